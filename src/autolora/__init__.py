@@ -1,0 +1,59 @@
+"""Turn any pre-trained vision backbone into an adversarially robust classifier of your own images.
+
+.. code-block:: python
+
+    import autolora
+
+    result = autolora.finetune("photos/")          # -> RunResult; same options as ``autolora fit``
+    model = autolora.load(result.folder)           # images (N, 3, H, W) in [0, 1] -> logits (N, K)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autolora.api import finetune, load
+    from autolora.attacks import PGD
+    from autolora.errors import InputError
+    from autolora.methods import METHODS, Batch, Method, register
+    from autolora.models import RobustModel
+    from autolora.threat import ThreatModel
+
+__all__ = [
+    "METHODS",
+    "PGD",
+    "Batch",
+    "InputError",
+    "Method",
+    "RobustModel",
+    "ThreatModel",
+    "finetune",
+    "load",
+    "register",
+]
+
+_HOMES = {
+    "METHODS": "autolora.methods",
+    "PGD": "autolora.attacks",
+    "Batch": "autolora.methods",
+    "InputError": "autolora.errors",
+    "Method": "autolora.methods",
+    "RobustModel": "autolora.models",
+    "ThreatModel": "autolora.threat",
+    "finetune": "autolora.api",
+    "load": "autolora.api",
+    "register": "autolora.methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``autolora --help`` need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autolora' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""Projected gradient descent (Madry et al., 2018), for training and for evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from autolora.errors import InputError
+from autolora.losses import cross_entropy_each
+from autolora.threat import ThreatModel
+
+Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) in [0, 1] -> logits (N, K): what is attacked and measured
+Objective = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), target -> loss per image (N,), or one loss
+Start = Literal["uniform", "gaussian", "natural"]
+
+
+@dataclass(frozen=True)
+class PGD:
+    r"""Climb the loss by projected steps of fixed length, from a start in S(x).
+
+    .. math:: x'_{t+1} = \Pi_{S(x)} (x'_t + \alpha \, \mathrm{ascent}(\nabla_{x'_t} \ell(f(x'_t), y)))
+
+    The attack changes nothing about the model: no mode, buffer or parameter gradient. Call it on a model in the mode
+    that shall be attacked; that is evaluation mode everywhere in this package.
+
+    Args:
+        threat: The set S(x).
+        steps: Gradient steps; 0 returns the start.
+        step_size: Length of a step in pixel units.
+        start: ``"uniform"`` (in the ball), ``"gaussian"`` (0.001 N(0, 1), as TRADES does) or ``"natural"`` (x itself).
+        restarts: Independent runs; for each image the one that fools the model is kept, else the one of highest loss.
+
+    Raises:
+        InputError: If ``steps`` is negative, ``step_size`` not positive, ``restarts`` below one, or ``start`` unknown.
+    """
+
+    threat: ThreatModel
+    steps: int = 10
+    step_size: float = 2 / 255
+    start: Start = "uniform"
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InputError(f"steps={self.steps}: an attack takes 0 or more steps")
+        if self.step_size <= 0:
+            raise InputError(f"step_size={self.step_size}: a step has a positive length, such as 2/255")
+        if self.restarts < 1:
+            raise InputError(f"restarts={self.restarts}: an attack runs at least once")
+        if self.start not in get_args(Start):
+            raise InputError(f"start={self.start!r} is unknown; use one of {', '.join(get_args(Start))}")
+
+    def __call__(
+        self, model: Forward, x: Tensor, target: Tensor, objective: Objective = cross_entropy_each
+    ) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            model: Images in [0, 1] to logits.
+            x: Natural images (N, C, H, W) in [0, 1].
+            target: What the objective compares logits with: labels (N,), or natural logits (N, K) for ``kl_each``.
+            objective: What to climb; per image (N,) if there is more than one restart.
+
+        Returns:
+            Adversarial images (N, C, H, W) in S(x), without a graph.
+        """
+        x = x.detach()
+        best = self._climb(model, x, target, objective)
+        if self.restarts == 1:
+            return best
+        best_score = _severity(model, best, target, objective)
+        for _ in range(self.restarts - 1):
+            x_adv = self._climb(model, x, target, objective)
+            score = _severity(model, x_adv, target, objective)
+            better = score > best_score
+            best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
+            best_score = torch.where(better, score, best_score)
+        return best
+
+    def _climb(self, model: Forward, x: Tensor, target: Tensor, objective: Objective) -> Tensor:
+        x_adv = self._begin(x)
+        for _ in range(self.steps):
+            x_adv.requires_grad_()
+            with torch.enable_grad():
+                gain = objective(model(x_adv), target).sum()
+            # autograd.grad prunes the graph to x_adv: no weight gradient is computed or accumulated
+            (grad,) = torch.autograd.grad(gain, x_adv)
+            x_adv = self.threat.project(x_adv.detach() + self.step_size * self.threat.ascent(grad), x)
+        return x_adv
+
+    def _begin(self, x: Tensor) -> Tensor:
+        if self.start == "uniform":
+            return self.threat.sample(x)
+        if self.start == "gaussian":
+            return self.threat.project(x + 1e-3 * torch.randn_like(x), x)
+        return x.clone()
+
+
+@torch.no_grad()
+def _severity(model: Forward, x_adv: Tensor, target: Tensor, objective: Objective) -> Tensor:
+    """Order the restarts of each image: any that changes the prediction before any that does not, then by loss."""
+    logits = model(x_adv)
+    loss = objective(logits, target)
+    if loss.shape != (len(x_adv),):
+        raise InputError("restarts need an objective with one loss per image; pass reduction='none'")
+    labels = target if target.ndim == 1 else target.argmax(dim=1)
+    # a loss of NaN is no robustness: it counts as the most severe outcome
+    loss = torch.nan_to_num(loss.float(), nan=torch.finfo(torch.float32).max)
+    fooled = logits.argmax(dim=1) != labels
+    return torch.where(fooled, loss.double() + 1e30, loss.double())
+
+
+def parse_attack(name: str, threat: ThreatModel, step_size: float | None = None, start: Start = "uniform") -> PGD:
+    """Read an attack by name: ``pgd-K`` (K steps) or ``one-step`` (Wong et al., 2020: one step of 1.25 eps).
+
+    The default length of a PGD step is eps / 4, which is 2/255 at 8/255 as in the papers, and stays in proportion at
+    other radii and in L2.
+
+    Raises:
+        InputError: If the name is neither.
+    """
+    if name == "one-step":
+        return PGD(threat, steps=1, step_size=step_size or 1.25 * threat.radius or 1.0, start="uniform")
+    match = re.fullmatch(r"pgd-(\d+)", name)
+    if match is None:
+        raise InputError(f"attack {name!r} is unknown; use pgd-K with K steps, such as pgd-10, or one-step")
+    return PGD(threat, steps=int(match[1]), step_size=step_size or threat.radius / 4 or 1.0, start=start)

@@ -1,0 +1,45 @@
+"""``autolora pretrain``: adversarial training from random weights, to make a robust backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from autolora.cli.fit import execute as execute  # the same engine: only the defaults differ
+from autolora.cli.options import config_parser, to_config
+
+NAME = "pretrain"
+HELP = "adversarial pre-training of a backbone"
+EPILOG = """examples:
+  autolora pretrain cifar10.zip --out runs/backbone              fast adversarial training (one-step attack)
+  autolora pretrain cifar10.zip --attack pgd-10 --epochs 60
+  autolora fit photos/ --model runs/backbone                     fine-tune what was pre-trained
+"""
+DEFAULTS = {
+    "model": "resnet20w24_cifar",
+    "weights": "none",
+    "method": "at",
+    "attack": "one-step",
+    "schedule": "cosine",
+    "schedule_options": {"warmup": 2},
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "epochs": 30,
+}
+
+
+def parser(formatter: Any) -> ArgumentParser:
+    """Return the parser of this command."""
+    return config_parser(
+        formatter,
+        description="Train a backbone adversarially from random weights on DATA.",
+        epilog=EPILOG,
+        defaults=DEFAULTS,
+    )
+
+
+def resume_hint(options: Namespace) -> str:
+    """Say how to go on after an interruption."""
+    folder = to_config(options).folder
+    return f"; continue with: autolora {NAME} {options.data} --out {folder} --resume"

@@ -1,0 +1,63 @@
+"""What the terminal shows when a run is done: one table and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autolora.experiments.result import RunResult
+
+NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)"}
+
+
+def print_result(result: RunResult) -> None:
+    """Print the test scores of one run."""
+    content = result.content
+    total = result.scores["natural"]["total"]
+    print(f"\nTest accuracy on {total} images, {_threat(content)}, with 95 % intervals:\n")
+    print(_rows([(NAMES.get(name, name), _percent(score)) for name, score in result.scores.items()]))
+    selection = content["selection"]
+    print(
+        f"\nEpoch {selection['epoch']} of {content['epochs_run']} was selected on {content['data']['val']} validation "
+        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for it."
+    )
+    _print_next(result)
+
+
+def print_comparison(robust: RunResult, control: RunResult) -> None:
+    """Print two runs beside each other: robust fine-tuning, and what fine-tuning without attacks gives."""
+    total = robust.scores["natural"]["total"]
+    print(f"\nTest accuracy on {total} images, {_threat(robust.content)}, with 95 % intervals:\n")
+    header = ("", *(NAMES.get(name, name) for name in robust.scores))
+    rows = [
+        (title, *(_percent(run.scores[name]) for name in robust.scores))
+        for title, run in (("natural fine-tuning", control), ("AutoLoRa", robust))
+    ]
+    print(_rows([header, *rows]))
+    print(
+        "\nBoth started from the same backbone and saw the same images. What nobody can see in an image breaks the "
+        "first\nand not the second. PGD-10 is an upper bound of robustness: a stronger attack may find more."
+    )
+    print(f"\nseconds    {robust.content['seconds'] + control.content['seconds']:.0f}")
+    _print_next(robust)
+
+
+def _print_next(result: RunResult) -> None:
+    print(f"run folder {result.folder}")
+    print(f'use it     model = autolora.load("{result.folder}")  # images in [0, 1] to logits')
+    print("next       autolora fit PHOTOS   (a folder with one folder of images per class)")
+
+
+def _threat(content: Mapping[str, Any]) -> str:
+    threat = content["threat_model"]
+    return f"threat model {threat['norm']} with eps {threat['eps']}"
+
+
+def _percent(score: Mapping[str, Any]) -> str:
+    low, high = score["ci95"]
+    return f"{score['accuracy']:6.1%}  [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,0 +1,67 @@
+"""Accuracy, natural and under attack, by a verdict for every image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from autolora.attacks import PGD, Forward
+from autolora.evaluation.statistics import Score
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) in [0, 1] and labels (N,)
+Gather = Callable[[Tensor], Tensor]  # one process's tensor to that of all processes, without padding
+
+
+class Verdicts(NamedTuple):
+    """What a model said of each image of a set, in the order of the set."""
+
+    label: Tensor  # (N,) int64
+    predicted: Tensor  # (N,) int64
+    correct: Tensor  # (N,) bool; never true where a logit is not finite
+
+    @property
+    def score(self) -> Score:
+        """Count the images that are right."""
+        return Score(int(self.correct.sum()), len(self.correct))
+
+
+def verdicts(
+    model: Forward,
+    batches: Batches,
+    attack: PGD | None = None,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    gather: Gather = lambda tensor: tensor,
+) -> Verdicts:
+    """Judge every image, natural or under attack. The model must be in evaluation mode.
+
+    Args:
+        model: Images in [0, 1] to logits.
+        batches: Images and labels, on the model's device.
+        attack: What is done to the images first; None leaves them natural.
+        autocast: Precision in which the attack searches. The verdict itself is always taken in full precision.
+        gather: Joins the verdicts of several processes.
+    """
+    parts = []
+    for x, y in batches:
+        if attack is not None:
+            with autocast():
+                x = attack(model, x, y)
+        with torch.no_grad():
+            logits = model(x)
+        predicted = logits.argmax(dim=1)
+        # argmax of NaN is class 0: a model that answers nothing must not count as right on that class
+        correct = (predicted == y) & logits.isfinite().all(dim=1)
+        parts.append([gather(tensor).cpu() for tensor in (y, predicted, correct)])
+    if not parts:
+        raise ValueError("no batches to judge: an accuracy needs at least one image")
+    return Verdicts(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def accuracy(model: Forward, batches: Batches, attack: PGD | None = None) -> Score:
+    """Count the images that a model classifies right, natural or under attack. See :func:`verdicts`."""
+    return verdicts(model, batches, attack).score

@@ -1,0 +1,113 @@
+"""The configuration of a run: one frozen dataclass, which command line, YAML and Python fill in alike."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from autolora.errors import InputError
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run does. Every field but ``data`` has a default that needs no thought.
+
+    The help text of a field is in its metadata. ``None`` means "found out from the data or the model": the run says
+    what it found, and keeps it in ``config.yaml``.
+    """
+
+    data: str = field(metadata={"help": "folder of class folders (or train/ [val/] test/), archive of one, or named set"})
+    model: str = _option("packaged", "packaged robust backbone, timm name, hf-hub:NAME, or a run folder")
+    weights: str = _option("auto", "auto, pretrained, packaged, none (random), or a checkpoint file")
+    method: str = _option("autolora", "method to train with; `autolora methods` lists them")
+    method_options: dict[str, Any] | None = _option(None, "further options of the method, e.g. --method-options.alpha 2")
+    rank: int | None = _option(None, "rank of the low-rank branch (default of the method: 8)")
+    eps: float | str = _option("8/255", "radius of the threat model, in pixel units [0, 1]")
+    norm: Literal["Linf", "L2"] = _option("Linf", "norm of the threat model")
+    attack: str = _option("pgd-10", "training attack: pgd-K, or one-step (fast adversarial training)")
+    step_size: float | str | None = _option(None, "length of an attack step (default: eps/4 for pgd-K; 1.25 eps, one-step)")
+    epochs: int | None = _option(None, "passes over the training images (default: 60, on few images 30)")
+    batch_size: int | None = _option(None, "images per step (default: 128, less on few images)")
+    image_size: int | None = _option(None, "side in pixels that images are brought to (default: the model's own)")
+    schedule: Literal["auto", "multistep", "cosine", "constant"] = _option("auto", "learning-rate schedule")
+    schedule_options: dict[str, Any] | None = _option(None, "further options of the schedule, e.g. --schedule-options.rho 0.5")
+    lr: float = _option(0.01, "first learning rate")
+    momentum: float = _option(0.9, "momentum of SGD")
+    weight_decay: float = _option(1e-4, "weight decay of SGD")
+    val_fraction: float | None = _option(None, "share of training images for validation (default: 5 %%, more if few)")
+    label_fraction: float = _option(1.0, "share of the training images to use")
+    classes: str | None = _option(None, "keep only these classes, comma-separated, in this order")
+    augmentation: Literal["auto", "none", "crop", "crop-flip"] = _option("auto", "augmentation of training images")
+    skip_bad_images: bool = _option(False, "leave out images that cannot be read, and list them")
+    seed: int = _option(0, "seed of split, initialisation, order and attacks")
+    device: Literal["auto", "cpu", "cuda"] = _option("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option("auto", "of training; auto: bf16 where hardware has it")
+    workers: int = _option(0, "processes that load images")
+    out: str | None = _option(None, "run folder (default: runs/DATA-METHOD)")
+
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
+        for name, low in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
+        if self.lr <= 0:
+            raise InputError(f"lr={self.lr}: a learning rate is positive; the paper starts at 0.01")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum} is outside [0, 1); the paper takes 0.9")
+        if self.weight_decay < 0:
+            raise InputError(f"weight-decay={self.weight_decay} is negative; the paper takes 1e-4")
+
+    @property
+    def folder(self) -> Path:
+        """Return the run folder: the one asked for, or ``runs/DATA-METHOD``."""
+        if self.out is not None:
+            return Path(self.out)
+        name = Path(self.data).name.split(".")[0] or "data"
+        return Path("runs") / f"{name}-{self.method}"
+
+
+def config_from(options: Mapping[str, Any]) -> RunConfig:
+    """Make a configuration from keyword options.
+
+    Raises:
+        InputError: If an option is unknown (the message suggests a name), or ``data`` is missing.
+    """
+    known = [item.name for item in fields(RunConfig)]
+    for name in options:
+        if name not in known:
+            raise InputError(f"option {name!r} is unknown{suggestion(name, known)}")
+    if not options.get("data"):
+        raise InputError("no data given; name a folder of class folders, an archive of one, or a set such as digits")
+    return RunConfig(**{**options, "data": os.fspath(options["data"])})
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` when there is a name that looks alike, else what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Write a configuration as YAML that ``--config`` reads back."""
+    return yaml.safe_dump({item.name: getattr(config, item.name) for item in fields(config)}, sort_keys=False)
+
+
+def read_yaml(path: Path) -> RunConfig:
+    """Read a configuration that :func:`to_yaml` wrote.
+
+    Raises:
+        InputError: If a key is unknown or a value cannot be.
+    """
+    return config_from(yaml.safe_load(path.read_text(encoding="utf-8")))

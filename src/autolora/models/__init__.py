@@ -1,0 +1,18 @@
+"""Models: timm backbones behind one interface, and the branches that training runs through them."""
+
+from autolora.models import resnet_cifar as resnet_cifar  # registers the CIFAR ResNets with timm
+from autolora.models.backbones import PACKAGED, build_model, native_size
+from autolora.models.branches import Branch, LowRankBranch, evaluating
+from autolora.models.robust import Architecture, Normalize, RobustModel
+
+__all__ = [
+    "PACKAGED",
+    "Architecture",
+    "Branch",
+    "LowRankBranch",
+    "Normalize",
+    "RobustModel",
+    "build_model",
+    "evaluating",
+    "native_size",
+]

@@ -1,0 +1,145 @@
+"""Other ways through the same backbone: a branch says which tensors to run it with, and the backbone never knows.
+
+A branch is used with ``torch.func.functional_call(backbone, branch.tensors(backbone), (x,))`` inside
+``branch.mode(backbone)``. What its dict does not hold is the backbone's own: parameters receive their gradients, and
+the running statistics of batch norm are updated in place.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autolora.errors import InputError
+from autolora.models.lowrank import Init, Style, Targets, adapted_layers, build_update
+
+__all__ = ["Branch", "DualNormBranch", "FrozenNormBranch", "LowRankBranch", "evaluating"]
+
+
+class Branch(nn.Module, ABC):
+    """Another way through a backbone; it owns only what differs, and leaves the backbone as it is."""
+
+    @abstractmethod
+    def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """Return the parameters and buffers to run the backbone with, by the backbone's own names."""
+
+    def mode(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """Return the context in which the backbone is called; by default it changes nothing."""
+        return nullcontext()
+
+
+class LowRankBranch(Branch):
+    r"""The branch of AutoLoRa: :math:`f_{sg(\theta) + sBA}`, with sg the stopped gradient (Xu et al., 2024, eq. 5).
+
+    A and B learn, and the backbone learns nothing from what comes through here: neither the adapted weights, nor the
+    others, nor the affine parameters of its norms. The running statistics of batch norm are shared: in train mode a
+    call updates them, as a call of the backbone does. At first B = 0, and the branch equals the backbone.
+
+    Args:
+        backbone: The network; read for the shapes of its layers, and not kept.
+        rank: r, at least 1.
+        style: Form of the update, ``"loralib"`` (AutoLoRa) or ``"peft"`` (LoFT); see ``models.lowrank``.
+        targets: The adapted layers: ``"blocks"``, ``"all"``, ``"last-block"`` or names; see ``adapted_layers``.
+        lora_alpha: The update is scaled by lora_alpha / rank.
+        init: Distribution of A, ``"normal"`` or ``"kaiming"``.
+        sigma: Standard deviation of A for ``"normal"``.
+
+    Raises:
+        InputError: If an argument is out of range, or names no layer.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        rank: int = 8,
+        style: Style = "loralib",
+        targets: Targets = "blocks",
+        lora_alpha: float = 1.0,
+        init: Init = "normal",
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.adapted = adapted_layers(backbone, targets)
+        layers = dict(backbone.named_modules())
+        # a list beside the names: the keys of a ModuleDict cannot have dots
+        self.updates = nn.ModuleList(
+            build_update(layers[name], rank, style, lora_alpha, init, sigma) for name in self.adapted
+        )
+
+    def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """Return every parameter detached, with the updates added to the adapted weights."""
+        frozen = {name: parameter.detach() for name, parameter in backbone.named_parameters()}
+        weights = [f"{name}.weight" for name in self.adapted]
+        return frozen | {name: frozen[name] + update() for name, update in zip(weights, self.updates, strict=True)}
+
+
+class DualNormBranch(Branch):
+    """Batch norms of its own, affine parameters and running statistics (Xie et al., 2020); all else is shared.
+
+    They start as copies of the backbone's, and learn and move independently of them.
+
+    Raises:
+        InputError: If the backbone has no batch norm with running statistics.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        norms = _norms(backbone)
+        if not norms:
+            raise InputError(
+                f"{type(backbone).__name__} has no batch norm with running statistics, so that a branch with its own "
+                "would be the backbone itself; use a backbone with batch norm, or another method"
+            )
+        self.replaced = tuple(norms)
+        self.norms = nn.ModuleList(deepcopy(norm) for norm in norms.values())
+
+    def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """Return this branch's parameters and buffers of every batch norm."""
+        return {
+            f"{name}.{key}": tensor
+            for name, norm in zip(self.replaced, self.norms, strict=True)
+            for key, tensor in (*norm.named_parameters(), *norm.named_buffers())
+        }
+
+
+class FrozenNormBranch(DualNormBranch):
+    """The frozen net of TWINS: batch norms of its own that keep the statistics of pre-training (Liu et al., 2023).
+
+    They normalise with their stored mean and variance even in training, and never update them. The affine parameters
+    are copies that learn, as in the authors' code; weights and head are shared and learn from both nets.
+    """
+
+    def mode(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the batch norms of the backbone are in eval mode."""
+        return _in_eval_mode(backbone.get_submodule(name) for name in self.replaced)
+
+
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    """Put every module into eval mode, and give each its own mode back in the end, also after an exception.
+
+    Only the flag ``training`` is touched: ``train`` and ``eval`` are not called, which modules may have overridden.
+    """
+    return _in_eval_mode(model.modules())
+
+
+@contextmanager
+def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    found = [(module, module.training) for module in modules]
+    try:
+        for module, _ in found:
+            module.training = False
+        yield
+    finally:
+        for module, training in found:
+            module.training = training
+
+
+def _norms(backbone: nn.Module) -> dict[str, _BatchNorm]:
+    """Find the batch norms that have running statistics: without them, a norm has no eval mode to speak of."""
+    modules = backbone.named_modules()
+    return {name: m for name, m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None}

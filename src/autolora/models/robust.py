@@ -1,0 +1,84 @@
+"""The model that is trained, attacked and shipped: normalise, backbone, head; and other ways through the same backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from autolora.models.branches import Branch
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How timm builds the backbone and its head again, so that a trained model loads without this package's classes.
+
+    Args:
+        name: Name in timm's registry, such as ``resnet18``.
+        classifier: Name of the last layer in timm's model, such as ``fc``.
+        input_size: (C, H, W) that the model was trained at.
+        arguments: Further arguments of ``timm.create_model``, such as ``img_size``.
+    """
+
+    name: str
+    classifier: str
+    input_size: tuple[int, int, int]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class Normalize(nn.Module):
+    """Normalisation inside the model, so that attacks and radii stay in pixel units: (x - mean) / std per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) in [0, 1] to normalised images."""
+        return (x - self.mean) / self.std
+
+
+class RobustModel(nn.Module):
+    """``head(backbone(normalize(x)))``, which is what ships, plus named branches through the same backbone.
+
+    The backbone never learns that branches exist: a branch hands ``functional_call`` the tensors that replace the
+    backbone's own for one call. Training adds branches and removes them again.
+
+    Args:
+        normalize: Pixel range [0, 1] to the backbone's input.
+        backbone: Normalised images (N, C, H, W) to features (N, D).
+        head: Features (N, D) to logits (N, K).
+        architecture: How timm builds backbone and head again.
+    """
+
+    def __init__(self, normalize: Normalize, backbone: nn.Module, head: nn.Linear, architecture: Architecture) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.head = head
+        self.branches = nn.ModuleDict()
+        self.architecture = architecture
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) in [0, 1] to logits (N, K) on the robust path, which no branch touches."""
+        return self.head(self.backbone(self.normalize(x)))
+
+    def through(self, branch: str, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) in [0, 1] to logits (N, K) through a branch of the backbone.
+
+        Raises:
+            KeyError: If the model has no such branch.
+        """
+        way = self.branches[branch]
+        assert isinstance(way, Branch)
+        with way.mode(self.backbone):
+            features = functional_call(self.backbone, way.tensors(self.backbone), (self.normalize(x),))
+        return self.head(features)

@@ -1,0 +1,112 @@
+"""The threat model: the set S(x) of images an adversary may show instead of x, and how to move in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from autolora.errors import InputError
+
+Norm = Literal["Linf", "L2"]
+Radius = str | int | float | Fraction  # what people write for eps
+
+
+def parse_radius(value: Radius) -> Fraction | float:
+    """Read a radius: ``"8/255"``, ``"0.03"``, a fraction or a float. A multiple of 1/255 is kept as an exact fraction.
+
+    Raises:
+        InputError: If it is no number, or not finite.
+    """
+    try:
+        number = Fraction(value.strip()) if isinstance(value, str) else Fraction(value)
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError, AttributeError):
+        raise InputError(f"eps={value!r} is not a number; write a fraction such as 8/255, or a float") from None
+    if isinstance(value, Fraction) or (isinstance(value, str) and "/" in value):
+        return number
+    pixels = Fraction(round(number * 255), 255)
+    return pixels if math.isclose(pixels, number, rel_tol=1e-7, abs_tol=0.0) else float(number)
+
+
+def format_radius(radius: Fraction | float) -> str:
+    """Write a radius as people do: ``8/255`` for a multiple of 1/255, the number otherwise."""
+    if isinstance(radius, Fraction) and 255 % radius.denominator == 0:
+        return f"{radius.numerator * (255 // radius.denominator)}/255"
+    return str(radius)
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    r"""The perturbations an adversary may add, and the pixel range that the result stays in.
+
+    .. math:: S(x) = \{ x' \in [0, 1]^d : \lVert x' - x \rVert_p \le \epsilon \}
+
+    Args:
+        eps: Radius in pixel units, where images lie in [0, 1]: ``"8/255"``, a fraction or a float.
+        norm: ``"Linf"`` (each channel of each pixel moves by at most eps) or ``"L2"`` (the Euclidean length of the
+            whole perturbation is at most eps).
+
+    Raises:
+        InputError: If ``eps`` is no number, negative, or (Linf) larger than the pixel range; if ``norm`` is unknown.
+    """
+
+    eps: Fraction | float
+    norm: Norm = "Linf"
+
+    def __post_init__(self) -> None:
+        eps = parse_radius(self.eps)
+        given = f"{self.eps:g}" if isinstance(self.eps, float) else self.eps
+        if self.norm not in get_args(Norm):
+            raise InputError(f"norm={self.norm!r} is not a known threat model; use one of {', '.join(get_args(Norm))}")
+        if eps < 0:
+            raise InputError(f"eps={given} is negative; a radius is 0 or more, such as 8/255")
+        if self.norm == "Linf" and eps > 1:
+            raise InputError(f"eps={given} is larger than the pixel range [0, 1]; did you mean {given}/255?")
+        object.__setattr__(self, "eps", eps)
+
+    def __str__(self) -> str:
+        return f"{self.norm} {format_radius(self.eps)}"
+
+    @property
+    def radius(self) -> float:
+        """Eps as a float, in pixel units."""
+        return float(self.eps)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the image of S(x) that belongs to ``x_adv``: first into the ball around ``x``, then into [0, 1].
+
+        Clamping to the pixel range never leaves the ball, since ``x`` itself lies in the range.
+
+        Args:
+            x_adv: Candidate images (N, C, H, W).
+            x: Natural images (N, C, H, W) in [0, 1].
+        """
+        if self.norm == "Linf":
+            return torch.minimum(torch.maximum(x_adv, x - self.radius), x + self.radius).clamp(0, 1)
+        delta = x_adv - x
+        shrink = (self.radius / _length(delta).clamp_min(1e-12)).clamp_max(1)
+        return (x + delta * shrink).clamp(0, 1)
+
+    def ascent(self, grad: Tensor) -> Tensor:
+        """Return the steepest unit step of this norm for a gradient (N, C, H, W): its sign, or its direction."""
+        if self.norm == "Linf":
+            return grad.sign()
+        return grad / _length(grad).clamp_min(1e-12)
+
+    def sample(self, x: Tensor) -> Tensor:
+        """Draw one image uniformly from the ball around each ``x`` (N, C, H, W), clamped to [0, 1]."""
+        if self.norm == "Linf":
+            return (x + torch.empty_like(x).uniform_(-self.radius, self.radius)).clamp(0, 1)
+        direction = self.ascent(torch.randn_like(x))
+        # P(length <= t) = (t / eps)^d for the uniform distribution on a d-dimensional ball
+        share = torch.rand(len(x), device=x.device).pow(1 / x[0].numel()).view(-1, 1, 1, 1)
+        return (x + self.radius * share * direction).clamp(0, 1)
+
+
+def _length(images: Tensor) -> Tensor:
+    """Euclidean length per image (N, 1, 1, 1)."""
+    return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)

@@ -1,0 +1,271 @@
+"""The low-rank updates against loralib's formula as a loop, PEFT itself, and the counts in the papers' tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import peft
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autolora.errors import InputError
+from autolora.models.lowrank import (
+    Init,
+    LowRankUpdate,
+    Style,
+    Targets,
+    adapted_layers,
+    build_update,
+    lowrank_sizes,
+)
+from autolora.models.resnet_cifar import CifarResNet
+
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    "3x3": {"kernel_size": 3, "padding": 1},
+    "1x1": {"kernel_size": 1},
+    "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "dilated": {"kernel_size": 3, "dilation": 2, "padding": 2},
+    "grouped": {"kernel_size": 3, "groups": 2},
+    "depthwise": {"kernel_size": 5, "groups": 4},
+    "biased": {"kernel_size": 7, "bias": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def conv(kind: str) -> nn.Conv2d:
+    return nn.Conv2d(4, 8, **{"bias": False} | CONVOLUTIONS[kind])
+
+
+def trained(update: LowRankUpdate) -> LowRankUpdate:
+    """Give B random entries of moderate size, as training would."""
+    nn.init.normal_(update.lora_B, std=0.1)
+    return update
+
+
+def cifar_resnet18() -> nn.Module:
+    model = timm.create_model("resnet18", pretrained=False, num_classes=0)
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    return model
+
+
+def naive_loralib(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Multiply B and A entry by entry, and write the rows of the product one after the other into the weight."""
+    a, b, entries = a.detach(), b.detach(), []
+    for row in range(b.shape[0]):
+        for column in range(a.shape[1]):
+            entries.append(sum(float(b[row, i]) * float(a[i, column]) for i in range(a.shape[0])))
+    weight = torch.empty(shape)
+    for entry, index in zip(entries, product(*map(range, shape)), strict=True):
+        weight[index] = entry
+    return weight
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_loralib_is_the_product_read_row_by_row(kind: str) -> None:
+    layer = conv(kind)
+    update = trained(build_update(layer, rank=2, style="loralib", lora_alpha=3.0))
+    k, out, groups = layer.kernel_size[0], layer.out_channels, layer.groups
+    assert update.lora_A.shape == (2 * k, 4 * k) and update.lora_B.shape == (out // groups * k, 2 * k)
+    expected = 3.0 / 2 * naive_loralib(update.lora_A, update.lora_B, tuple(layer.weight.shape))
+    torch.testing.assert_close(update(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*CONVOLUTIONS, "oblong"])
+def test_peft_merges_to_the_two_convolutions(kind: str) -> None:
+    layer = nn.Conv2d(4, 8, (1, 3), stride=(2, 1), bias=False) if kind == "oblong" else conv(kind)
+    layer = layer.double()
+    update = trained(build_update(layer, rank=2, style="peft", lora_alpha=3.0))
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    inner = F.conv2d(x, update.lora_A, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    outer = F.conv2d(inner, update.lora_B, groups=layer.groups)
+    merged = F.conv2d(x, layer.weight + update(), layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    torch.testing.assert_close(merged, layer(x) + 3.0 / 2 * outer)
+
+
+@pytest.mark.parametrize("kind", ["3x3", "1x1", "strided", "dilated", "biased", "linear"])
+def test_peft_equals_the_peft_package(kind: str) -> None:
+    layer = nn.Linear(4, 8) if kind == "linear" else conv(kind)
+    update = trained(build_update(layer, rank=2, style="peft", lora_alpha=3.0))
+    config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["0"])  # type: ignore[arg-type, unused-ignore]
+    model = peft.get_peft_model(nn.Sequential(layer), config)
+    state = {"base_model.model.0.lora_A.weight": update.lora_A, "base_model.model.0.lora_B.weight": update.lora_B}
+    loaded: Any = peft.set_peft_model_state_dict(model, state)
+    assert not loaded.unexpected_keys
+    expected = layer.weight.detach().clone() + update().detach()
+    merged = model.merge_and_unload().get_parameter("0.weight")
+    assert not torch.equal(merged, expected - update())
+    torch.testing.assert_close(merged, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("style", ["loralib", "peft"])
+def test_linear_is_plain_lora(style: Style) -> None:
+    layer = nn.Linear(5, 7)
+    update = trained(build_update(layer, rank=3, style=style))
+    assert update.lora_A.shape == (3, 5) and update.lora_B.shape == (7, 3) and update.scale == 1 / 3
+    x = torch.randn(2, 5)
+    expected = layer(x) + (x @ update.lora_A.T) @ update.lora_B.T / 3
+    torch.testing.assert_close(F.linear(x, layer.weight + update(), layer.bias), expected)
+
+
+@pytest.mark.parametrize("style", ["loralib", "peft"])
+@pytest.mark.parametrize("init", ["normal", "kaiming"])
+def test_the_update_starts_at_zero_and_b_gets_a_gradient(style: Style, init: Init) -> None:
+    update = build_update(conv("3x3"), style=style, init=init)
+    assert torch.equal(update(), torch.zeros(8, 4, 3, 3))
+    update().sum().backward()
+    assert update.lora_B.grad is not None and update.lora_B.grad.abs().sum() > 0
+
+
+def test_initial_distributions() -> None:
+    layer = nn.Conv2d(64, 64, 3)
+    assert float(build_update(layer).lora_A.detach().std()) == pytest.approx(1, abs=0.05)
+    assert float(build_update(layer, sigma=0.1).lora_A.detach().std()) == pytest.approx(0.1, abs=0.005)
+    # U(-b, b) with b = sqrt(6 / ((1 + 5) fan_in)), for PEFT's first convolution: fan_in = 64 * 9
+    a = build_update(layer, style="peft", init="kaiming").lora_A.detach()
+    assert float(a.abs().max()) == pytest.approx(1 / math.sqrt(64 * 9), rel=1e-2)
+
+
+def test_the_update_has_the_type_of_the_weight() -> None:
+    assert build_update(nn.Conv2d(4, 8, 3, dtype=torch.float64))().dtype == torch.float64
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 8, 16])
+def test_resnet18_counts_of_the_papers(rank: int) -> None:
+    model = timm.create_model("resnet18", pretrained=False)
+    adapted = sum(lowrank_sizes(model, rank, "loralib", "blocks").values())
+    assert adapted == 66_432 * rank
+    small_stem = cifar_resnet18()
+    assert sum(lowrank_sizes(small_stem, rank, "peft", "all").values()) == 35_803 * rank
+    assert sum(lowrank_sizes(small_stem, rank, "loralib", "blocks").values()) == 66_432 * rank
+
+
+@pytest.mark.parametrize(
+    ("name", "style", "targets", "expected"),
+    [
+        ("resnet18", "loralib", "last-block", 276_480),
+        ("resnet50", "loralib", "blocks", 875_520),
+        ("resnet50", "loralib", "all", 901_784),
+        ("resnet50", "loralib", "last-block", 215_040),
+        ("resnet50", "peft", "blocks", 633_856),
+        ("resnet50", "peft", "all", 635_544),
+        ("vit_small_patch16_224", "loralib", "blocks", 589_824),
+        ("deit_small_patch16_224", "peft", "blocks", 589_824),
+        ("deit_tiny_patch16_224", "peft", "blocks", 294_912),
+        ("vit_base_patch16_224", "peft", "blocks", 1_179_648),
+        ("vit_small_patch16_224", "peft", "all", 589_824 + 8 * (768 + 384)),
+    ],
+)
+def test_counts_at_rank_8(name: str, style: Style, targets: Targets, expected: int) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False)
+    assert sum(lowrank_sizes(model, 8, style, targets).values()) == expected
+
+
+@pytest.mark.parametrize(("rank", "percent"), [(2, 1.30), (4, 2.49), (8, 4.87), (16, 9.62)])
+def test_table_4_of_autolora(rank: int, percent: float) -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18", pretrained=False, num_classes=10)
+    norms = sum(p.numel() for name, p in model.named_parameters() if "bn" in name)
+    counted = sum(lowrank_sizes(model, rank).values()) + norms + 5_130
+    assert round(100 * counted / sum(p.numel() for p in model.parameters()), 2) == percent
+
+
+@pytest.mark.parametrize("rank", [2, 8])
+def test_loft_count_equals_what_peft_prints(rank: int) -> None:
+    model = cifar_resnet18()
+    sizes = lowrank_sizes(model, rank, "peft", "all")
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=list(sizes)))
+    assert wrapped.get_nb_trainable_parameters()[0] == sum(sizes.values())
+
+
+@pytest.mark.parametrize("style", ["loralib", "peft"])
+def test_sizes_are_those_of_the_updates(style: Style) -> None:
+    model = timm.create_model("efficientnet_b0", pretrained=False, num_classes=0)  # depthwise convolutions
+    modules = dict(model.named_modules())
+    for name, size in lowrank_sizes(model, 3, style).items():
+        update = build_update(modules[name], 3, style)
+        assert size == sum(p.numel() for p in update.parameters())
+        assert update().shape == modules[name].weight.shape
+
+
+def test_blocks_leave_out_stem_and_classifier() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18", pretrained=False)
+        vit = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    blocks, everything = adapted_layers(model, "blocks"), adapted_layers(model, "all")
+    assert len(blocks) == 19 and "layer2.0.downsample.0" in blocks
+    assert everything == ("conv1", *blocks)
+    per_block = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert adapted_layers(vit) == tuple(f"blocks.{i}.{name}" for i in range(12) for name in per_block)
+
+
+def test_last_block_is_what_the_high_resolution_release_reaches() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet18", pretrained=False)
+        deep_stem = timm.create_model("resnet50d", pretrained=False)  # its stem is a Sequential of convolutions
+    expected = tuple(f"layer{stage}.1.conv{i}" for stage in (1, 2, 3, 4) for i in (1, 2))
+    assert adapted_layers(model, "last-block") == expected
+    assert len(adapted_layers(deep_stem, "last-block")) == 12
+
+
+def test_last_block_leaves_out_the_shortcut_of_a_stage_of_one_block() -> None:
+    model = timm.create_model("resnet10t", pretrained=False)
+    assert adapted_layers(model, "last-block") == tuple(f"layer{s}.0.conv{i}" for s in (1, 2, 3, 4) for i in (1, 2))
+
+
+def test_named_targets_come_in_the_order_of_the_backbone() -> None:
+    model = CifarResNet(8, width=4)
+    assert adapted_layers(model, ["layer2.0.conv1", "conv1", "conv1"]) == ("conv1", "layer2.0.conv1")
+
+
+def test_several_stems() -> None:
+    model = CifarResNet(8, width=4, num_classes=0)
+    model.pretrained_cfg = {"first_conv": ("conv1", "layer1.0.conv1"), "classifier": None}  # type: ignore[assignment]
+    assert adapted_layers(model)[0] == "layer1.0.conv2"
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["layer1.0.conv3"], "did you mean layer1.0.conv"),
+        (["bn1"], "'bn1' is not a convolution or linear layer"),
+        ([], "selects no layer"),
+        ("block", "use blocks, all, last-block or a list"),
+        ("blocks", "give the layers to adapt as a list"),
+    ],
+)
+def test_targets_that_cannot_be_met(targets: Targets, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        adapted_layers(CifarResNet(8, width=4), targets)  # built without timm's factory: no pretrained_cfg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 0}, "rank=0"),
+        ({"style": "lora"}, "loralib or peft"),
+        ({"init": "zeros"}, "normal or kaiming"),
+        ({"sigma": 0.0}, "must be positive"),
+        ({"lora_alpha": float("nan")}, "must be positive"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_update(conv("3x3"), **arguments)
+
+
+def test_loralib_refuses_an_oblong_kernel() -> None:
+    with pytest.raises(InputError, match="use style='peft'"):
+        build_update(nn.Conv2d(4, 8, (1, 3)), style="loralib")
