@@ -12,9 +12,7 @@ from autolora.models import RobustModel
 from autolora.models.bundle import load_bundle
 
 
-def finetune(
-    data: str | os.PathLike[str], *, resume: bool = False, progress: bool = True, **options: Any
-) -> RunResult:
+def finetune(data: str | os.PathLike[str], *, resume: bool = False, progress: bool = True, **options: Any) -> RunResult:
     """Fine-tune a pre-trained backbone into a robust classifier, and evaluate it on held-out images.
 
     Args:

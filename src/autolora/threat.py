@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -16,24 +17,27 @@ Norm = Literal["Linf", "L2"]
 Radius = str | int | float | Fraction  # what people write for eps
 
 
-def parse_radius(value: Radius) -> Fraction | float:
+def parse_radius(value: Radius, name: str = "eps") -> Fraction | float:
     """Read a radius: ``"8/255"``, ``"0.03"``, a fraction or a float. A multiple of 1/255 is kept as an exact fraction.
 
     Raises:
-        InputError: If it is no number, or not finite.
+        InputError: If it is no number, or not finite; the message calls it by ``name``.
     """
     try:
-        number = Fraction(value.strip()) if isinstance(value, str) else Fraction(value)
+        # before Python 3.12, Fraction refuses blanks around the slash
+        number = Fraction(re.sub(r"\s*/\s*", "/", value.strip()) if isinstance(value, str) else value)
+        approximate = float(number)  # overflows where no radius is
     except (ValueError, ZeroDivisionError, OverflowError, TypeError, AttributeError):
-        raise InputError(f"eps={value!r} is not a number; write a fraction such as 8/255, or a float") from None
+        raise InputError(f"{name}={value!r} is not a number; write a fraction such as 8/255, or a float") from None
     if isinstance(value, Fraction) or (isinstance(value, str) and "/" in value):
         return number
     pixels = Fraction(round(number * 255), 255)
-    return pixels if math.isclose(pixels, number, rel_tol=1e-7, abs_tol=0.0) else float(number)
+    return pixels if math.isclose(pixels, approximate, rel_tol=1e-7, abs_tol=0.0) else approximate
 
 
-def format_radius(radius: Fraction | float) -> str:
+def format_radius(value: Radius) -> str:
     """Write a radius as people do: ``8/255`` for a multiple of 1/255, the number otherwise."""
+    radius = parse_radius(value)
     if isinstance(radius, Fraction) and 255 % radius.denominator == 0:
         return f"{radius.numerator * (255 // radius.denominator)}/255"
     return str(radius)
@@ -54,7 +58,7 @@ class ThreatModel:
         InputError: If ``eps`` is no number, negative, or (Linf) larger than the pixel range; if ``norm`` is unknown.
     """
 
-    eps: Fraction | float
+    eps: Radius  # an exact fraction or a float, once constructed
     norm: Norm = "Linf"
 
     def __post_init__(self) -> None:
@@ -95,6 +99,9 @@ class ThreatModel:
         """Return the steepest unit step of this norm for a gradient (N, C, H, W): its sign, or its direction."""
         if self.norm == "Linf":
             return grad.sign()
+        # scaled first: the squares of a saturated model's gradient underflow, and it would seem not to have any
+        largest = grad.abs().amax(dim=(1, 2, 3), keepdim=True)
+        grad = grad / largest.clamp_min(torch.finfo(grad.dtype).tiny)
         return grad / _length(grad).clamp_min(1e-12)
 
     def sample(self, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """Attacks: values with a call, from natural images to adversarial images of a threat model."""
 
-from autolora.attacks.pgd import PGD, Forward, Objective, parse_attack
+from autolora.attacks.pgd import PGD, Forward, Objective, Start, parse_attack
 
-__all__ = ["PGD", "Forward", "Objective", "parse_attack"]
+__all__ = ["PGD", "Forward", "Objective", "Start", "parse_attack"]

@@ -33,7 +33,7 @@ class PGD:
         steps: Gradient steps; 0 returns the start.
         step_size: Length of a step in pixel units.
         start: ``"uniform"`` (in the ball), ``"gaussian"`` (0.001 N(0, 1), as TRADES does) or ``"natural"`` (x itself).
-        restarts: Independent runs; for each image the one that fools the model is kept, else the one of highest loss.
+        restarts: Independent runs; each image keeps its run of highest loss, among those that fool the model if any do.
 
     Raises:
         InputError: If ``steps`` is negative, ``step_size`` not positive, ``restarts`` below one, or ``start`` unknown.
@@ -55,9 +55,7 @@ class PGD:
         if self.start not in get_args(Start):
             raise InputError(f"start={self.start!r} is unknown; use one of {', '.join(get_args(Start))}")
 
-    def __call__(
-        self, model: Forward, x: Tensor, target: Tensor, objective: Objective = cross_entropy_each
-    ) -> Tensor:
+    def __call__(self, model: Forward, x: Tensor, target: Tensor, objective: Objective = cross_entropy_each) -> Tensor:
         """Attack a batch.
 
         Args:
@@ -73,13 +71,13 @@ class PGD:
         best = self._climb(model, x, target, objective)
         if self.restarts == 1:
             return best
-        best_score = _severity(model, best, target, objective)
+        best_fooled, best_loss = _severity(model, best, target, objective)
         for _ in range(self.restarts - 1):
             x_adv = self._climb(model, x, target, objective)
-            score = _severity(model, x_adv, target, objective)
-            better = score > best_score
+            fooled, loss = _severity(model, x_adv, target, objective)
+            better = torch.where(fooled == best_fooled, loss > best_loss, fooled)
             best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
-            best_score = torch.where(better, score, best_score)
+            best_fooled, best_loss = best_fooled | fooled, torch.where(better, loss, best_loss)
         return best
 
     def _climb(self, model: Forward, x: Tensor, target: Tensor, objective: Objective) -> Tensor:
@@ -102,17 +100,16 @@ class PGD:
 
 
 @torch.no_grad()
-def _severity(model: Forward, x_adv: Tensor, target: Tensor, objective: Objective) -> Tensor:
-    """Order the restarts of each image: any that changes the prediction before any that does not, then by loss."""
+def _severity(model: Forward, x_adv: Tensor, target: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Return what orders the restarts of an image: first whether the model is fooled (N,), then the loss (N,)."""
     logits = model(x_adv)
     loss = objective(logits, target)
     if loss.shape != (len(x_adv),):
         raise InputError("restarts need an objective with one loss per image; pass reduction='none'")
     labels = target if target.ndim == 1 else target.argmax(dim=1)
-    # a loss of NaN is no robustness: it counts as the most severe outcome
-    loss = torch.nan_to_num(loss.float(), nan=torch.finfo(torch.float32).max)
-    fooled = logits.argmax(dim=1) != labels
-    return torch.where(fooled, loss.double() + 1e30, loss.double())
+    # logits that are not finite are no robustness: a verdict never counts them as right
+    fooled = (logits.argmax(dim=1) != labels) | ~logits.isfinite().all(dim=1)
+    return fooled, torch.nan_to_num(loss.float(), nan=torch.finfo(torch.float32).max)
 
 
 def parse_attack(name: str, threat: ThreatModel, step_size: float | None = None, start: Start = "uniform") -> PGD:
@@ -125,8 +122,13 @@ def parse_attack(name: str, threat: ThreatModel, step_size: float | None = None,
         InputError: If the name is neither.
     """
     if name == "one-step":
-        return PGD(threat, steps=1, step_size=step_size or 1.25 * threat.radius or 1.0, start="uniform")
+        return PGD(threat, steps=1, step_size=_length(step_size, 1.25 * threat.radius), start="uniform")
     match = re.fullmatch(r"pgd-(\d+)", name)
     if match is None:
         raise InputError(f"attack {name!r} is unknown; use pgd-K with K steps, such as pgd-10, or one-step")
-    return PGD(threat, steps=int(match[1]), step_size=step_size or threat.radius / 4 or 1.0, start=start)
+    return PGD(threat, steps=int(match[1]), step_size=_length(step_size, threat.radius / 4), start=start)
+
+
+def _length(given: float | None, default: float) -> float:
+    """Return a step's length; at radius 0, where the default is none, any length leads back to the image."""
+    return given if given is not None else default or 1.0

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from autolora.cli import fit, listings, pretrain, quickstart
-from autolora.cli.options import config_first, one_line
+from autolora.cli.messages import one_line
+from autolora.cli.options import config_first
 from autolora.errors import InputError
 
 COMMANDS = {module.NAME: module for module in (quickstart, fit, pretrain, *listings.COMMANDS)}
@@ -65,6 +66,11 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _options() -> dict[str, list[str]]:
+    """Names of the options by command."""
+    return {name: list(module.parser(_formatter()).get_defaults().keys()) for name, module in COMMANDS.items()}
+
+
 def _parse(argv: list[str]) -> Namespace | int:
     """Return the options, or the exit code if there is nothing more to do."""
     if not argv:
@@ -76,7 +82,7 @@ def _parse(argv: list[str]) -> Namespace | int:
     except InputError as error:
         return _fail(USAGE, error)
     except Exception as error:  # jsonargparse raises argparse's, YAML's and its own
-        return _fail(USAGE, one_line(str(error), argv))
+        return _fail(USAGE, one_line(str(error), argv, _options()))
 
 
 def _formatter() -> Any:

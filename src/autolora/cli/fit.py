@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from autolora.cli.options import config_parser, to_config
+from autolora.cli.options import resume_hint as hint_for
 
 NAME = "fit"
 HELP = "robust fine-tuning on your own images"
@@ -38,7 +39,4 @@ def execute(options: Namespace) -> None:
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption."""
-    folder = to_config(options).folder
-    if not (folder / "checkpoints").exists():
-        return " before the first epoch was finished"
-    return f" after the last finished epoch; continue with: autolora {NAME} {options.data} --out {folder} --resume"
+    return hint_for(NAME, options)

@@ -29,7 +29,8 @@ class Listing:
 
     def parser(self, formatter: Any) -> ArgumentParser:
         """Return the parser of this command."""
-        epilog = f"examples:\n  autolora {self.NAME}\n  autolora {self.NAME} --filter '*20*'\n  autolora {self.NAME} --json\n"
+        examples = ("", " --filter '*20*'", " --json")
+        epilog = "examples:\n" + "".join(f"  autolora {self.NAME}{options}\n" for options in examples)
         parser = ArgumentParser(
             description=f"List {self.HELP}.", epilog=epilog, exit_on_error=False, formatter_class=formatter
         )
@@ -45,7 +46,9 @@ class Listing:
             return
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
-            print(f"{row['name'].ljust(width)}  {'  '.join(text for key, text in row.items() if key != 'name')}".rstrip())
+            print(
+                f"{row['name'].ljust(width)}  {'  '.join(text for key, text in row.items() if key != 'name')}".rstrip()
+            )
 
     def resume_hint(self, options: Namespace) -> str:
         """Say how to go on after an interruption: there is nothing to continue."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
+from itertools import islice
+from shlex import quote
 from typing import Any, get_type_hints
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from autolora.experiments.config import RunConfig, config_from
+from autolora.experiments.result import CONFIG
 
 SHOWN_FIRST = ("model", "weights", "method", "eps", "norm", "epochs", "batch_size", "image_size", "out", "seed")
 
@@ -39,7 +40,7 @@ def config_parser(
 def add_common(parser: ArgumentParser) -> None:
     """Add what every command has."""
     parser.add_argument("--quiet", action="store_true", help="no progress and no messages, only errors")
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options; the command line goes first")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options; the command line wins")
 
 
 def to_config(options: Namespace) -> RunConfig:
@@ -51,34 +52,29 @@ def to_config(options: Namespace) -> RunConfig:
     return config_from({item.name: options[item.name] for item in fields(RunConfig)})
 
 
+def resume_hint(command: str, options: Namespace) -> str:
+    """Say how to go on after an interruption."""
+    folder = to_config(options).folder
+    if not (folder / CONFIG).is_file():
+        return " before anything was written"
+    started = (folder / "checkpoints").exists()
+    when = "after the last finished epoch" if started else "before the first epoch was finished"
+    return f" {when}; continue with: autolora {command} --config {quote(str(folder / CONFIG))} --resume"
+
+
 def config_first(argv: list[str]) -> list[str]:
-    """Move ``--config FILE`` in front, so that options on the command line go before the file's wherever they stand."""
-    moved: list[str] = []
-    rest = list(argv)
-    for index, word in enumerate(argv[1:], start=1):
-        if word == "--config" and index + 1 < len(argv):
-            moved = argv[index : index + 2]
-            rest = argv[:index] + argv[index + 2 :]
+    """Move ``--config FILE`` behind the command, so that options on the command line win wherever they stand."""
+    files: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config" and (file := list(islice(words, 1))):
+            files += [word, *file]
         elif word.startswith("--config="):
-            moved, rest = [word], argv[:index] + argv[index + 1 :]
-    return rest[:1] + moved + rest[1:]
-
-
-def one_line(message: str, argv: list[str]) -> str:
-    """Turn a parser's message into one line that ends in what to do."""
-    command = next((word for word in argv if not word.startswith("-")), "")
-    text = " ".join(message.split())
-    known = [item.name for item in fields(RunConfig)] + ["resume", "quiet", "config"]
-    unknown = re.search(r"unrecognized arguments: --([\w-]+)|does not accept option '([\w.-]+)'", text)
-    if unknown:
-        given = (unknown[1] or unknown[2]).replace("-", "_")
-        close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-        if unknown[1]:
-            text = f"option --{unknown[1]} is unknown" + (f"; did you mean --{close[0].replace('_', '-')}?" if close else "")
+            files.append(word)
         else:
-            text = f"config key {unknown[2]!r} is unknown" + (f"; did you mean {close[0]!r}?" if close else "")
-    text = text.replace("the following arguments are required: ", "missing: ").replace(f"{command}.", "")
-    return f"{text} (see autolora {command} --help)"
+            rest.append(word)
+    return rest[:1] + files + rest[1:]
 
 
 def _order(item: Field[Any]) -> tuple[bool, int]:

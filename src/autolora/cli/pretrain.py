@@ -7,7 +7,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from autolora.cli.fit import execute as execute  # the same engine: only the defaults differ
-from autolora.cli.options import config_parser, to_config
+from autolora.cli.options import config_parser
+from autolora.cli.options import resume_hint as hint_for
 
 NAME = "pretrain"
 HELP = "adversarial pre-training of a backbone"
@@ -41,5 +42,4 @@ def parser(formatter: Any) -> ArgumentParser:
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption."""
-    folder = to_config(options).folder
-    return f"; continue with: autolora {NAME} {options.data} --out {folder} --resume"
+    return hint_for(NAME, options)

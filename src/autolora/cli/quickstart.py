@@ -19,8 +19,8 @@ EPILOG = """examples:
 def parser(formatter: Any) -> ArgumentParser:
     """Return the parser of this command."""
     parser = ArgumentParser(
-        description="Fine-tune the packaged robust backbone on handwritten digits with AutoLoRa, fine-tune it naturally "
-        "beside it, and show both under the same attack.",
+        description="Fine-tune the packaged robust backbone on handwritten digits with AutoLoRa, fine-tune it "
+        "naturally beside it, and show both under the same attack.",
         epilog=EPILOG,
         exit_on_error=False,
         formatter_class=formatter,

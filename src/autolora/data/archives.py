@@ -36,7 +36,6 @@ def list_archive(path: Path) -> Listing:
 
     Raises:
         InputError: it is no archive, or is damaged, encrypted or a decompression bomb.
-
     """
     try:
         with path.open("rb") as stream:

@@ -10,7 +10,6 @@ def check(tree: Tree) -> None:
     Raises:
         InputError: fewer than two classes, a class without images or with too few to be split, or class names that
             differ between the splits.
-
     """
     if len(tree.train) < 2:
         names = ", ".join(map(repr, tree.train))

@@ -49,7 +49,6 @@ def read_rgb(source: Source) -> Image.Image:
 
     Raises:
         UnreadableImage: it cannot be read or decoded; the message names it.
-
     """
     with named_failure(source.name):
         return decode(source.read())
@@ -72,7 +71,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises:
         ValueError: the mode has no agreed range of values.
-
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")

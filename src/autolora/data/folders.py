@@ -13,7 +13,6 @@ def list_folder(folder: Path) -> Listing:
 
     Raises:
         InputError: ``folder`` or a folder in it may not be listed.
-
     """
     files, folders = [], []
     for parts, path in walk(folder):

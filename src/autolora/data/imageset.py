@@ -27,7 +27,6 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         names: Readable path of each image.
         augmentation: What ``augmenting`` means: a random crop, or a random crop and a horizontal flip.
         augmenting: Whether images come augmented or as evaluation wants them.
-
     """
 
     pixels: Pixels

@@ -55,7 +55,6 @@ class Tree:
 
         Raises:
             InputError: a name is unknown or stands there twice.
-
         """
         for name in names:
             if name not in self.train:
@@ -81,7 +80,6 @@ def arrange(listing: Listing) -> Tree:
 
     Raises:
         InputError: it is empty, holds no images, no class folders, or splits without train/.
-
     """
     if not listing.files:
         raise InputError(f"{listing.where} is empty; give a folder or an archive with a folder of images per class")
@@ -157,10 +155,8 @@ def split_layout(
 ) -> Tree:
     """Return the tree of a data set that comes with its splits. A val/ without test/ is the held-out test split."""
     splits: dict[Split, Classes] = {}
-    used = 0
     for split, top in tops.items():
         splits[split], loose = by_class(images, folders, (top,))
-        used += sum(map(len, splits[split].values()))
         notes += loose_note(loose, f"{top}/")
     others = {file.parts[0] for file in images} | {parts[0] for parts in folders}
     for other in sorted(others - set(tops.values())):

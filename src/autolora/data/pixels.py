@@ -127,12 +127,11 @@ def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:
     """Return the shorter side to ``shorter`` pixels, bilinear with antialiasing.
 
     Raises:
-        ValueError: the image is so elongated that the result would be gigantic.
-
+        ValueError: the result would be gigantic, because the image is very elongated.
     """
     pixels = shorter**2 * max(image.size) / min(image.size)
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} is too elongated to be resized to {shorter} pixels")
+        raise ValueError(f"with its shorter side at {shorter} it would have more than {Image.MAX_IMAGE_PIXELS} pixels")
     resized: Image.Image = TF.resize(image, [shorter], interpolation=InterpolationMode.BILINEAR, antialias=True)
     return resized
 
@@ -144,10 +143,13 @@ def channels_first(pixels: Array) -> Tensor:
 
 def shifted(x: Tensor, reach: int) -> Tensor:
     """Each image of ``x`` (N, C, S, S) moved by up to ``reach`` pixels in both directions, zeros moving in."""
-    count, size = x.shape[0], x.shape[-1]
-    windows = F.pad(x, [reach] * 4).unfold(2, size, 1).unfold(3, size, 1)  # (N, C, 2 reach + 1, 2 reach + 1, S, S)
-    top, left = torch.randint(0, 2 * reach + 1, (2, count))
-    return windows[torch.arange(count), :, top, left]
+    count, channels, _, size = x.shape
+    padded = F.pad(x, [reach] * 4)
+    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1))
+    rows, columns = top + torch.arange(size), left + torch.arange(size)  # (N, S), each a run of neighbours
+    places = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
+    # one gather is several times faster than indexing unfolded windows, above all on a busy machine
+    return padded.flatten(2).gather(2, places.expand(-1, channels, -1)).view_as(x)
 
 
 def mirrored(x: Tensor) -> Tensor:

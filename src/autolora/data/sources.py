@@ -22,7 +22,6 @@ class Source(Protocol):
 
         Raises:
             OSError: they cannot be read, or are more than ``MAX_IMAGE_BYTES``. (An archive's own errors pass through.)
-
         """
 
 

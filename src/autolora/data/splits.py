@@ -32,7 +32,6 @@ class Splits:
         notes: What the user should know about how the data were read and divided, a sentence each.
         fingerprint: SHA-256 over paths below the root, labels and contents of all images. It does not depend on where
             the data lie, on whether they are packed, or on the seed.
-
     """
 
     train: ImageSet
@@ -74,7 +73,6 @@ def load_splits(
 
     Raises:
         InputError: the data cannot be found, read, or divided as asked.
-
     """
     check_options(image_size, val_fraction, test_fraction, label_fraction)
     tree, default = find(data)

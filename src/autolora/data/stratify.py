@@ -41,7 +41,6 @@ def draw(labels: Tensor, counts: Sequence[int], generator: torch.Generator) -> t
 
     Returns:
         The positions in ``labels`` (N,) that were drawn and those that were not, each ascending.
-
     """
     drawn = torch.zeros(len(labels), dtype=torch.bool)
     for c, count in enumerate(counts):

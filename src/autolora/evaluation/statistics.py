@@ -33,5 +33,5 @@ class Score:
 
 
 def standard_error(total: int, accuracy: float = 0.5) -> float:
-    """Standard error of an accuracy on ``total`` images, in [0, 0.5]; the largest possible one by default."""
+    """Return the standard error of an accuracy on ``total`` images, in [0, 0.5]; by default the largest possible."""
     return math.sqrt(accuracy * (1 - accuracy) / total)

@@ -54,10 +54,12 @@ def assess(
         The ``scores`` block of ``result.json``.
     """
     attacks = attacks or {"pgd-10": evaluation_attack(threat)}
-    judged = {
-        name: _judge(model, splits.test, attack, name, progress)
-        for name, attack in {"natural": None, **attacks}.items()
-    }
+    natural = _judge(model, splits.test, None, "natural", progress)
+    judged = {"natural": natural}
+    for name, attack in attacks.items():
+        attacked = _judge(model, splits.test, attack, name, progress)
+        # the natural image lies in S(x) too: who is wrong on it is not robust, whatever an attack made of it
+        judged[name] = attacked._replace(correct=attacked.correct & natural.correct)
     scores = {name: _block(verdict.score) for name, verdict in judged.items()}
     write_atomically(folder / "verdicts.csv", _table(judged))
     write_json(folder / "evaluation.json", {"threat_model": str(threat), "scores": scores})

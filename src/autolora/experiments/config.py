@@ -26,32 +26,42 @@ class RunConfig:
     what it found, and keeps it in ``config.yaml``.
     """
 
-    data: str = field(metadata={"help": "folder of class folders (or train/ [val/] test/), archive of one, or named set"})
+    data: str = field(
+        metadata={"help": "folder of class folders (or train/ [val/] test/), archive of one, or named set"}
+    )
     model: str = _option("packaged", "packaged robust backbone, timm name, hf-hub:NAME, or a run folder")
     weights: str = _option("auto", "auto, pretrained, packaged, none (random), or a checkpoint file")
     method: str = _option("autolora", "method to train with; `autolora methods` lists them")
-    method_options: dict[str, Any] | None = _option(None, "further options of the method, e.g. --method-options.alpha 2")
+    method_options: dict[str, Any] | None = _option(
+        None, "further options of the method, e.g. --method-options.alpha 2"
+    )
     rank: int | None = _option(None, "rank of the low-rank branch (default of the method: 8)")
     eps: float | str = _option("8/255", "radius of the threat model, in pixel units [0, 1]")
     norm: Literal["Linf", "L2"] = _option("Linf", "norm of the threat model")
     attack: str = _option("pgd-10", "training attack: pgd-K, or one-step (fast adversarial training)")
-    step_size: float | str | None = _option(None, "length of an attack step (default: eps/4 for pgd-K; 1.25 eps, one-step)")
+    step_size: float | str | None = _option(
+        None, "length of an attack step (default: eps/4 for pgd-K; 1.25 eps, one-step)"
+    )
     epochs: int | None = _option(None, "passes over the training images (default: 60, on few images 30)")
     batch_size: int | None = _option(None, "images per step (default: 128, less on few images)")
     image_size: int | None = _option(None, "side in pixels that images are brought to (default: the model's own)")
     schedule: Literal["auto", "multistep", "cosine", "constant"] = _option("auto", "learning-rate schedule")
-    schedule_options: dict[str, Any] | None = _option(None, "further options of the schedule, e.g. --schedule-options.rho 0.5")
+    schedule_options: dict[str, Any] | None = _option(
+        None, "further options of the schedule, e.g. --schedule-options.rho 0.5"
+    )
     lr: float = _option(0.01, "first learning rate")
     momentum: float = _option(0.9, "momentum of SGD")
     weight_decay: float = _option(1e-4, "weight decay of SGD")
-    val_fraction: float | None = _option(None, "share of training images for validation (default: 5 %%, more if few)")
+    val_fraction: float | None = _option(None, "share of training images for validation (default: 0.05, more if few)")
     label_fraction: float = _option(1.0, "share of the training images to use")
     classes: str | None = _option(None, "keep only these classes, comma-separated, in this order")
     augmentation: Literal["auto", "none", "crop", "crop-flip"] = _option("auto", "augmentation of training images")
     skip_bad_images: bool = _option(False, "leave out images that cannot be read, and list them")
     seed: int = _option(0, "seed of split, initialisation, order and attacks")
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "where to compute")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option("auto", "of training; auto: bf16 where hardware has it")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+        "auto", "of training; auto: bf16 where hardware has it"
+    )
     workers: int = _option(0, "processes that load images")
     out: str | None = _option(None, "run folder (default: runs/DATA-METHOD)")
 
@@ -59,6 +69,8 @@ class RunConfig:
         at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
         for name, low in at_least.items():
             value = getattr(self, name)
+            if not isinstance(value, int | None):
+                raise InputError(f"{name.replace('_', '-')}={value!r} is not an integer")
             if value is not None and value < low:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
         if self.lr <= 0:

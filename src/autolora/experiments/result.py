@@ -1,4 +1,4 @@
-"""``result.json``: what a run found, with the circumstances that it needs to be understood and repeated. No torch here."""
+"""``result.json``: what a run found, with the circumstances needed to understand and repeat it. No torch here."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from autolora.errors import InputError
 from autolora.losses import kl_from
 from autolora.methods.base import Accuracy, Batch, Losses, Method, register
 from autolora.models import LowRankBranch, RobustModel
+from autolora.models.lowrank import Init, Style, Targets
 
 
 @register("autolora")
@@ -34,7 +34,9 @@ class AutoLoRa(Method):
         lambda2_max: Weight of the consistency term for a branch that is always right.
         targets: Layers that carry the branch: ``"blocks"`` (all but the stem, as the paper says), ``"all"``,
             ``"last-block"`` (as the released high-resolution code does), or their names.
-        sigma: Standard deviation of A at the start; B starts at zero. The released code takes 1.
+        style: Form of the update, ``"loralib"`` (as released) or ``"peft"``.
+        init: Distribution of A at the start, ``"normal"`` (as the paper says) or ``"kaiming"``; B starts at zero.
+        sigma: Standard deviation of A for ``"normal"``. The released code takes 1.
         lora_alpha: The update is (lora_alpha / rank) BA; the released code takes 1.
 
     Raises:
@@ -46,7 +48,9 @@ class AutoLoRa(Method):
     rank: int = 8
     alpha: float = 1.0
     lambda2_max: float = 6.0
-    targets: str | Sequence[str] = "blocks"
+    targets: Targets = "blocks"
+    style: Style = "loralib"
+    init: Init = "normal"
     sigma: float = 1.0
     lora_alpha: float = 1.0
 
@@ -62,7 +66,7 @@ class AutoLoRa(Method):
     def prepare(self, model: RobustModel) -> None:
         """Add the low-rank branch; backbone, branch and head all train."""
         model.branches["natural"] = LowRankBranch(
-            model.backbone, rank=self.rank, targets=self.targets, sigma=self.sigma, lora_alpha=self.lora_alpha
+            model.backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma
         )
 
     def set_weights(self, accuracy: float) -> None:

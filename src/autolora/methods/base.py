@@ -55,6 +55,10 @@ class Method(ABC):
     def begin_epoch(self, model: RobustModel, accuracy: Accuracy) -> None:  # noqa: B027
         """Set what depends on the model's state; called before every epoch, in evaluation mode."""
 
+    def begin_training(self, model: RobustModel) -> None:
+        """Put the model into the mode in which the loss is computed; called once an epoch, before its batches."""
+        model.train()
+
     def gauges(self) -> dict[str, float]:
         """Return what the log shows for each epoch beside the losses, such as the loss weights."""
         return {}
@@ -77,7 +81,9 @@ def register(name: str) -> Callable[[M], M]:
 
     def add(method: M) -> M:
         if name in METHODS:
-            raise ValueError(f"method {name!r} is registered already, by {METHODS[name].__qualname__}; take another name")
+            raise ValueError(
+                f"method {name!r} is registered already, by {METHODS[name].__qualname__}; take another name"
+            )
         METHODS[name] = method
         return method
 

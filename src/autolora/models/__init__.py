@@ -2,13 +2,14 @@
 
 from autolora.models import resnet_cifar as resnet_cifar  # registers the CIFAR ResNets with timm
 from autolora.models.backbones import PACKAGED, build_model, native_size
-from autolora.models.branches import Branch, LowRankBranch, evaluating
+from autolora.models.branches import Branch, FrozenNormBranch, LowRankBranch, evaluating
 from autolora.models.robust import Architecture, Normalize, RobustModel
 
 __all__ = [
     "PACKAGED",
     "Architecture",
     "Branch",
+    "FrozenNormBranch",
     "LowRankBranch",
     "Normalize",
     "RobustModel",

@@ -1,4 +1,4 @@
-"""What a run ships: ``config.json`` and ``model.safetensors`` that timm loads, with normalisation and labels recorded."""
+"""What a run ships: ``config.json`` and ``model.safetensors`` for timm, with normalisation and labels recorded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import timm
 from timm.models import save_for_hf
-from torch import Tensor, nn
+from torch import Tensor
 
 from autolora.errors import InputError
-from autolora.models.backbones import split
+from autolora.models.backbones import TimmModel, split
 from autolora.models.robust import RobustModel
 
 
@@ -38,11 +38,11 @@ def save_bundle(model: RobustModel, folder: Path, classes: Sequence[str], record
     )
 
 
-def as_timm(model: RobustModel) -> nn.Module:
+def as_timm(model: RobustModel) -> TimmModel:
     """Return timm's model with the same weights; it takes normalised images (N, C, H, W)."""
     architecture = model.architecture
     classes = model.head.out_features
-    shipped = timm.create_model(architecture.name, num_classes=classes, **architecture.arguments)
+    shipped: TimmModel = timm.create_model(architecture.name, num_classes=classes, **architecture.arguments)
     head: dict[str, Tensor] = {
         f"{architecture.classifier}.{name}": tensor for name, tensor in model.head.state_dict().items()
     }
@@ -69,7 +69,7 @@ def load_bundle(folder: str | Path) -> RobustModel:
     path = folder if (folder / "config.json").is_file() else folder / "model"
     if not (path / "config.json").is_file():
         raise InputError(f"{folder}: no model in it; give a run folder that is finished, or its model/ folder")
-    shipped = timm.create_model(f"local-dir:{path}", pretrained=True)
+    shipped: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True)
     head = shipped.get_classifier()
     model = split(shipped, classes=head.out_features)
     model.head.load_state_dict(head.state_dict())

@@ -132,7 +132,8 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
 
 
 default_cfgs = {
-    name: _cfg() for name in ("resnet20_cifar", "resnet20w24_cifar", "resnet20w32_cifar", "resnet32_cifar", "resnet56_cifar")
+    name: _cfg()
+    for name in ("resnet20_cifar", "resnet20w24_cifar", "resnet20w32_cifar", "resnet32_cifar", "resnet56_cifar")
 }
 
 

@@ -1,4 +1,4 @@
-"""The model that is trained, attacked and shipped: normalise, backbone, head; and other ways through the same backbone."""
+"""The model that is trained, attacked and shipped, and other ways through its backbone."""
 
 from __future__ import annotations
 

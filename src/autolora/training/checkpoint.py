@@ -102,8 +102,8 @@ class _replaced:
         for path in self.new.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        shutil.rmtree(self.old, ignore_errors=True)
-        if self.target.exists():
+        if self.target.exists():  # if not, a kill has come between the renames, and the old folder is all there is
+            shutil.rmtree(self.old, ignore_errors=True)
             self.target.rename(self.old)
         self.new.rename(self.target)
         shutil.rmtree(self.old, ignore_errors=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +26,6 @@ from autolora.training.step import Step
 Autocast = Callable[[], AbstractContextManager[object]]
 Loader = DataLoader[tuple[Tensor, Tensor]]
 Row = dict[str, float]
-Progress = tqdm  # type: ignore[type-arg]
 
 
 class TrainingError(RuntimeError):
@@ -117,7 +116,7 @@ def fit(
                 checkpoints.restore_best(model)  # weights and buffers; the momentum stays, as in the release
                 if optimization.reset_momentum:
                     optimizer.state.clear()
-            _finish_epoch(state, row, time.perf_counter() - started, len(train.dataset))  # type: ignore[arg-type]
+            _finish_epoch(state, row, time.perf_counter() - started)
             _on_main(accelerator, lambda: checkpoints.save_last(model, optimizer, schedule.state_dict(), state))
             _on_main(accelerator, lambda: on_epoch(state))
     checkpoints.restore_best(model)
@@ -139,11 +138,11 @@ class _Epoch:
     accelerator: Accelerator
     autocast: Autocast
 
-    def run(self, lr: float, bar: Progress) -> Row:
+    def run(self, lr: float, bar: tqdm[NoReturn]) -> Row:
         """Train for an epoch at a rate; return loss terms, gauges and validation accuracies."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with evaluating(self.model), self.autocast():
+        with evaluating(self.model), self.autocast():  # loss weights, unlike verdicts, may be set in low precision
             self.method.begin_epoch(self.model, lambda way: self._score(way, self.train).accuracy)
         losses = self._train(bar)
         with evaluating(self.model):
@@ -152,9 +151,10 @@ class _Epoch:
         scores = {"val_natural": natural.accuracy, "val_robust": robust.accuracy}
         return self.method.gauges() | losses | scores
 
-    def _train(self, bar: Progress) -> Row:
-        self.model.train()
+    def _train(self, bar: tqdm[NoReturn]) -> Row:
+        self.method.begin_training(self.model)
         totals: dict[str, Tensor] = {}
+        images = 0
         for x, y in self.train:
             with evaluating(self.model), self.autocast():
                 x_adv = self.method.attack(self.model, x, y)
@@ -163,11 +163,17 @@ class _Epoch:
             self._update(torch.stack(list(losses.values())).sum())
             for name, term in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
+            images += len(y) * self.accelerator.num_processes
             bar.update()
         means = {name: float(self.accelerator.reduce(term, "mean")) / len(self.train) for name, term in totals.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise TrainingError(f"the loss is not finite ({means}); lower --lr, or train with --precision fp32")
-        return means
+        # a finite loss may still have had a gradient that was not: then the weights tell
+        finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+        if not finite or not all(map(math.isfinite, means.values())):
+            raise TrainingError(
+                f"training diverged: losses {means}, weights {'finite' if finite else 'not finite'}; "
+                "lower --lr, or train with --precision fp32"
+            )
+        return means | {"images": images}
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -179,10 +185,11 @@ class _Epoch:
         return verdicts(way, batches, attack, autocast=self.autocast, gather=gather).score
 
 
-def _finish_epoch(state: TrainingState, row: Row, seconds: float, images: int) -> None:
+def _finish_epoch(state: TrainingState, row: Row, seconds: float) -> None:
     state.epoch += 1
     state.seconds += seconds
-    state.history.append(row | {"seconds": seconds, "images_per_second": images / seconds})
+    images_per_second = row.pop("images") / seconds
+    state.history.append(row | {"seconds": seconds, "images_per_second": images_per_second})
 
 
 def _on_main(accelerator: Accelerator, action: Callable[[], None]) -> None:

@@ -1,0 +1,145 @@
+"""What a configuration stands for: data, model, method and schedule, built and checked before anything is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from inspect import signature
+from typing import Any, get_type_hints
+
+import torch
+
+from autolora.attacks import parse_attack
+from autolora.data import Splits, load_splits
+from autolora.errors import InputError
+from autolora.experiments.config import RunConfig, suggestion
+from autolora.methods import METHODS, Method
+from autolora.models import RobustModel, build_model, native_size
+from autolora.models.backbones import check_weights
+from autolora.schedules import SCHEDULES, Schedule, build_schedule
+from autolora.threat import ThreatModel, format_radius, parse_radius
+from autolora.training.precision import resolve_device, resolve_precision
+
+logger = logging.getLogger(__name__)
+
+PAPER_EPOCHS, PAPER_BATCH = 60, 128
+FEW_IMAGES = 2000  # below, 60 epochs only overfit robustly, and selection goes back to an earlier one
+MIN_STEPS = 32  # per epoch: with fewer, the schedule compares epochs that have hardly moved
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a configuration stands for, built and checked before anything is written."""
+
+    config: RunConfig  # every ``None`` resolved
+    splits: Splits
+    model: RobustModel
+    method: Method
+    schedule: Schedule
+    threat: ThreatModel
+    device: torch.device
+    precision: str
+
+
+def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
+    """Build everything that a configuration names, and log what was found out; writes nothing.
+
+    Raises:
+        InputError: If something in it cannot work.
+    """
+    threat = ThreatModel(config.eps, config.norm)
+    method = build_method(config, threat)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    check_weights(config.model, config.weights)
+    image_size = config.image_size or native_size(config.model)
+    splits = load_splits(
+        config.data,
+        image_size=image_size,
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        label_fraction=config.label_fraction,
+        augmentation=config.augmentation,
+        skip_bad_images=config.skip_bad_images,
+        classes=[name.strip() for name in config.classes.split(",")] if config.classes else None,
+        progress=progress,
+    )
+    for note in splits.notes:
+        logger.info(note)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, classes=len(splits.classes), weights=config.weights, image_size=image_size)
+    batch_size = config.batch_size or default_batch_size(len(splits.train))
+    epochs = config.epochs or default_epochs(len(splits.train))
+    schedule = _schedule(config, epochs)
+    _log_plan(config, splits, epochs, batch_size, image_size)
+    resolved = replace(
+        config, image_size=image_size, batch_size=batch_size, epochs=epochs, eps=format_radius(threat.eps)
+    )
+    return Ingredients(resolved, splits, model, method, schedule, threat, device, precision)
+
+
+def build_method(config: RunConfig, threat: ThreatModel) -> Method:
+    """Make the method that a configuration names, with its options.
+
+    Raises:
+        InputError: If the method or one of its options is unknown.
+    """
+    if config.method not in METHODS:
+        raise InputError(f"method {config.method!r} is unknown{suggestion(config.method, METHODS)}")
+    cls = METHODS[config.method]
+    options = dict(config.method_options or {})
+    if config.rank is not None:
+        options["rank"] = config.rank
+    known = [item.name for item in fields(cls) if item.name != "pgd"]
+    for name in options:
+        if name not in known:
+            raise InputError(f"method {config.method} has no option {name!r}{suggestion(name, known)}")
+    _check_numbers(f"method {config.method}", options, get_type_hints(cls))
+    step_size = None if config.step_size is None else float(parse_radius(config.step_size, "step-size"))
+    return cls(parse_attack(config.attack, threat, step_size), **options)
+
+
+def _schedule(config: RunConfig, epochs: int) -> Schedule:
+    options = config.schedule_options or {}
+    if config.schedule in SCHEDULES:
+        parameters = signature(SCHEDULES[config.schedule], eval_str=True).parameters
+        hints = {name: parameter.annotation for name, parameter in parameters.items()}
+        _check_numbers(f"schedule {config.schedule}", options, hints)
+    return build_schedule(config.schedule, config.lr, epochs, options)
+
+
+def _check_numbers(what: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Refuse a value that is no number where one is meant: neither YAML nor the command line knows these options."""
+    for name, value in options.items():
+        if hints.get(name) is int and not isinstance(value, int):
+            raise InputError(f"{what}: {name}={value!r} is not an integer")
+        if hints.get(name) is float and not isinstance(value, int | float):
+            raise InputError(f"{what}: {name}={value!r} is not a number")
+
+
+def default_batch_size(images: int) -> int:
+    """Return the paper's 128, or on few images the largest power of two from 16 that leaves 32 steps in an epoch."""
+    size = PAPER_BATCH
+    while size > 16 and images // size < MIN_STEPS:
+        size //= 2
+    return size
+
+
+def default_epochs(images: int) -> int:
+    """Return the paper's 60 epochs, or half as many on fewer than 2,000 images."""
+    return PAPER_EPOCHS if images >= FEW_IMAGES else PAPER_EPOCHS // 2
+
+
+def _log_plan(config: RunConfig, splits: Splits, epochs: int, batch_size: int, image_size: int) -> None:
+    steps = max(1, len(splits.train) // batch_size)
+    logger.info(
+        f"data: {len(splits.train)} train, {len(splits.val)} val, {len(splits.test)} test images of "
+        f"{len(splits.classes)} classes at {image_size}x{image_size}"
+    )
+    why = (
+        ""
+        if config.epochs
+        else (", the paper's" if epochs == PAPER_EPOCHS else f", half of the paper's on fewer than {FEW_IMAGES} images")
+    )
+    logger.info(f"training: {config.method}, {epochs} epochs{why}; {steps} steps of {batch_size} images in each")

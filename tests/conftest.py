@@ -1,0 +1,40 @@
+"""Real inputs where they are, and a tiny data set of pictures that anyone can make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+COLOURS = {"blue": (60, 60, 190), "green": (60, 190, 60), "red": (190, 60, 60)}
+
+
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """Find a real data set or checkpoint beside the checkout; skip the test where there is none."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.is_file():
+            pytest.skip(f"{path} is not on this machine")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes that noise does not hide, 12 training and 6 test images of 12x12 pixels in each."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                noisy = np.clip(rng.normal(colour, 40, (12, 12, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(root / split / name / f"{index:02d}.png")
+    return root

@@ -1,0 +1,248 @@
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autolora.data import ImageSet, Splits, load_splits, loader
+from autolora.errors import InputError
+
+from .trees import SHARED, pack_tar, pack_zip, pictures, write
+
+ALONE = {"cats": 12, "dogs": 20}
+PARTED = {"train/cats": 8, "train/dogs": 12, "test/cats": 4, "test/dogs": 3}
+
+
+def load(data: str | Path, image_size: int = 8, **options: Any) -> Splits:
+    return load_splits(data, image_size=image_size, progress=False, **options)
+
+
+def everything(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    return images.with_augmentation(False).__getitems__(range(len(images)))
+
+
+def keys(images: ImageSet) -> list[str]:
+    """The last two parts of each name: class and file."""
+    return [name.replace(":", "/").split("/")[-2] + "/" + name.split("/")[-1] for name in images.names]
+
+
+def counts(images: ImageSet) -> list[int]:
+    return torch.bincount(images.labels).tolist()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    return write(tmp_path / "alone", pictures(ALONE))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**31),
+    val=st.none() | st.floats(0.15, 0.5),
+    test=st.floats(0.1, 0.5),
+    label=st.floats(0.05, 1.0),
+)
+def test_splits_are_disjoint_stratified_and_seeded(
+    tmp_path: Path, seed: int, val: float | None, test: float, label: float
+) -> None:
+    folder = tmp_path / "alone"
+    if not folder.exists():
+        write(folder, pictures(ALONE))
+    options: dict[str, Any] = {"seed": seed, "val_fraction": val, "test_fraction": test, "label_fraction": label}
+    before = torch.get_rng_state()
+    splits = load(folder, **options)
+    assert torch.equal(before, torch.get_rng_state())
+    names = [name for part in (splits.train, splits.val, splits.test) for name in part.names]
+    assert len(set(names)) == len(names) <= 32
+    if label == 1:
+        assert len(names) == 32
+    for part in (splits.train, splits.val, splits.test):
+        assert len(counts(part)) == 2 and min(counts(part)) >= 1
+        assert all(splits.classes[y] in name for y, name in zip(part.labels, part.names, strict=True))
+    again = load(folder, **options)
+    assert [again.train.names, again.val.names] == [splits.train.names, splits.val.names]
+
+
+def test_the_seed_matters(alone: Path) -> None:
+    assert load(alone, seed=0).test.names != load(alone, seed=1).test.names
+    assert load(alone, seed=0).fingerprint == load(alone, seed=1).fingerprint
+
+
+def test_folder_zip_and_tar_are_the_same_data(tmp_path: Path) -> None:
+    files = pictures(PARTED)
+    wrapped = {f"w/{name}": data for name, data in files.items()}
+    places = [
+        write(tmp_path / "folder", files),
+        pack_zip(tmp_path / "x.zip", wrapped),
+        pack_tar(tmp_path / "x.tar", files),
+        pack_tar(tmp_path / "x.tar.gz", wrapped, "gz"),
+    ]
+    first, *others = [load(place) for place in places]
+    for other in others:
+        assert other.fingerprint == first.fingerprint
+        for part in ("train", "val", "test"):
+            ours, theirs = getattr(first, part), getattr(other, part)
+            assert keys(ours) == keys(theirs)
+            assert torch.equal(everything(ours)[0], everything(theirs)[0])
+
+
+def test_the_fingerprint_follows_content_names_and_labels(alone: Path) -> None:
+    prints = {load(alone).fingerprint, load(alone, classes=["dogs", "cats"]).fingerprint}
+    (alone / "cats/000.png").rename(alone / "cats/zzz.png")
+    prints.add(load(alone).fingerprint)
+    shutil.copy(alone / "cats/001.png", alone / "cats/zzz.png")
+    prints.add(load(alone).fingerprint)
+    assert len(prints) == 4
+
+
+def test_given_splits_are_kept(tmp_path: Path) -> None:
+    files = pictures({**PARTED, "val/cats": 2, "val/dogs": 2})
+    splits = load(write(tmp_path / "x", files), val_fraction=0.5)
+    assert [counts(part) for part in (splits.train, splits.val, splits.test)] == [[8, 12], [2, 2], [4, 3]]
+    assert "not val_fraction=0.5" in splits.notes[-1]
+
+
+def test_explicit_fractions_are_exact(tmp_path: Path) -> None:
+    splits = load(write(tmp_path / "x", pictures({"a": 40, "b": 60})), test_fraction=0.1, val_fraction=0.3)
+    assert counts(splits.test) == [4, 6]
+    assert counts(splits.val) == [11, 16]  # 27 of 36 + 54: 10.8 and 16.2
+    fewer = load(tmp_path / "x", test_fraction=0.1, val_fraction=0.3, label_fraction=0.5)
+    assert len(fewer.train) == 32 and set(fewer.train.names) < set(splits.train.names)
+    assert fewer.val.names == splits.val.names
+
+
+def test_automatic_validation_is_noted(tmp_path: Path) -> None:
+    splits = load(write(tmp_path / "x", pictures({**PARTED, "train/cats": 5, "train/dogs": 20})))
+    assert counts(splits.val) == [1, 4]
+    assert splits.notes[-1] == "validation: 5 of 25 training images (20 %), standard error up to 22.4 points"
+
+
+def test_batches_and_items_agree(alone: Path) -> None:
+    for size in (8, 96):
+        splits = load(alone, size)
+        x, y = everything(splits.val)
+        assert x.shape == (len(splits.val), 3, size, size) and x.dtype == torch.float32 and y.dtype == torch.int64
+        assert x.min() >= 0 and x.max() <= 1 and x.max() > 0.9
+        items = [splits.val[i] for i in range(len(splits.val))]
+        assert torch.equal(torch.stack([image for image, _ in items]), x)
+        assert [label for _, label in items] == y.tolist() == splits.val.labels.tolist()
+        batches = list(loader(splits.val, 3))
+        assert torch.equal(torch.cat([x for x, _ in batches]), x)
+
+
+@pytest.mark.parametrize("size", [8, 96])
+def test_augmentation_follows_the_global_generator(alone: Path, size: int) -> None:
+    train = load(alone, size).train
+    torch.manual_seed(0)
+    first, second = train.__getitems__([0, 1, 2]), train.__getitems__([0, 1, 2])
+    assert not torch.equal(first[0], second[0])
+    torch.manual_seed(0)
+    assert torch.equal(train.__getitems__([0, 1, 2])[0], first[0])
+    still = train.with_augmentation(False)
+    assert still.pixels is train.pixels and torch.equal(still[0][0], still[0][0])
+    plain = load(alone, size, augmentation="none").train
+    assert torch.equal(plain[0][0], still[0][0])
+
+
+def test_shuffling_follows_its_generator(alone: Path) -> None:
+    train = load(alone, augmentation="none").train
+    orders = [
+        torch.cat([y for _, y in loader(train, 4, True, generator=torch.Generator().manual_seed(s))]).tolist()
+        for s in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert sum(len(y) for _, y in loader(train, 4, drop_last=True)) == len(train) // 4 * 4
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_from_archives(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autolora.data.pixels.PhotoPixels.put", lambda self, row, pixels: None)  # nothing fits
+    splits = load(pack_zip(tmp_path / "x.zip", pictures(PARTED)), 96)
+    batches = loader(splits.test, 2, num_workers=2)
+    batches.multiprocessing_context = method
+    assert torch.equal(torch.cat([x for x, _ in batches]), everything(splits.test)[0])
+
+
+def test_digits() -> None:
+    splits = load("digits", 32)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (1150, 288, 359)
+    assert splits.classes == tuple("0123456789") and splits.train.augmentation == "crop"
+    x, _ = everything(splits.test)
+    assert x.shape == (359, 3, 32, 32) and torch.equal(x[:, 0], x[:, 2]) and x.min() == 0 and x.max() == 1
+
+
+def test_a_named_set_is_not_shadowed_by_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "digits", pictures(ALONE))
+    write(tmp_path / "cifar10", pictures(ALONE))
+    monkeypatch.chdir(tmp_path)
+    assert len(load("digits").classes) == 10
+    assert load("./digits").classes == load(Path("digits")).classes == load("cifar10").classes == ("cats", "dogs")
+
+
+def test_bad_images_are_refused_by_name_or_skipped_and_listed(alone: Path) -> None:
+    (alone / "cats/bad.png").write_bytes(b"bad")
+    with pytest.raises(InputError, match=r"cats/bad\.png cannot be read .*--skip-bad-images"):
+        load(alone)
+    (alone / "dogs/000.png").write_bytes((alone / "dogs/000.png").read_bytes()[:100])
+    (alone / "dogs/lost.png").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"3 of 34 images are bad; the first: .*cats/bad\.png"):
+        load(alone)
+    splits = load(alone, skip_bad_images=True)
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 31
+    note = next(note for note in splits.notes if note.startswith("skipped 3 of 34"))
+    assert all(name in note for name in ("cats/bad.png", "dogs/000.png", "dogs/lost.png"))
+    for name in os.listdir(alone / "cats"):
+        (alone / "cats" / name).write_bytes(b"bad")
+    with pytest.raises(InputError, match="no image of class 'cats'"):
+        load(alone, skip_bad_images=True)
+
+
+def test_small_images_are_enlarged_with_a_note(alone: Path) -> None:
+    assert "32 of 32 images are smaller than 16 pixels and were enlarged" in load(alone, 16).notes
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("nowhere", {}, r"nowhere does not exist.*named set \(digits\)"),
+        ("cifar10", {}, "not built in yet .*digits"),
+        ("hf:org/name", {}, "not built in yet"),
+        ("digits", {"image_size": 7}, "image_size=7"),
+        ("digits", {"val_fraction": 0.0}, "val_fraction=0"),
+        ("digits", {"val_fraction": 1.5}, "val_fraction=1.5"),
+        ("digits", {"test_fraction": 1}, "test_fraction=1"),
+        ("digits", {"label_fraction": 0}, "label_fraction=0"),
+        ("digits", {"classes": ["1"]}, "one class only"),
+        ("digits", {"classes": ["1", "x"]}, "no class 'x'"),
+        ("digits", {"val_fraction": 0.001}, "val_fraction=0.001 leaves class .* without a validation image"),
+        ("digits", {"val_fraction": 0.9999}, "without a training image"),
+        ("digits", {"test_fraction": 0.999}, "test_fraction=0.999 leaves"),
+    ],
+)
+def test_bad_requests_get_one_clear_line(data: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load(data, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_written_beside_the_data(tmp_path: Path) -> None:
+    places = [write(tmp_path / "f", pictures(PARTED)), pack_tar(tmp_path / "x.tgz", pictures(PARTED), "gz")]
+    before = sorted(tmp_path.rglob("*"))
+    for place in places:
+        load(place)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_ants_and_bees() -> None:
+    archive = SHARED / "ants_bees.zip"
+    if not archive.exists():
+        pytest.skip("the shared photos are not here")
+    splits = load(archive, 96)
+    assert splits.classes == ("ants", "bees") and len(splits.test) == 153
+    assert len(splits.train) + len(splits.val) == 245 and len(splits.val) == 49
+    x, _ = next(iter(loader(splits.train, 16, True)))
+    assert x.shape == (16, 3, 96, 96)

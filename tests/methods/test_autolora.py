@@ -1,0 +1,294 @@
+"""AutoLoRa against the recipe of its release, equation 5 written out, and the specification's checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+
+from autolora.attacks import PGD
+from autolora.errors import InputError
+from autolora.evaluation import accuracy
+from autolora.methods import AutoLoRa, Batch
+from autolora.models import LowRankBranch, RobustModel, evaluating
+from autolora.models.backbones import split
+from autolora.models.lowrank import LowRankUpdate
+from autolora.models.resnet_cifar import CifarResNet
+from autolora.threat import ThreatModel
+
+PGD_2 = PGD(ThreatModel("8/255"), steps=2)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def tiny() -> RobustModel:
+    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
+
+
+def prepared(**options: Any) -> tuple[AutoLoRa, RobustModel]:
+    """A model whose branch has left the backbone, as after some training."""
+    method, model = AutoLoRa(PGD_2, rank=2, **options), tiny()
+    method.prepare(model)
+    for parameter in model.branches.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    method.set_weights(0.3)
+    return method, model
+
+
+def batch() -> Batch:
+    x = torch.rand(6, 3, 8, 8)
+    return Batch(x, torch.arange(6) % 3, (x + 0.1 * torch.randn_like(x)).clamp(0, 1))
+
+
+@pytest.mark.parametrize("targets", ["blocks", "all", "last-block"])
+def test_before_training_the_branch_gives_the_logits_of_the_backbone(targets: str) -> None:
+    method, model, x = AutoLoRa(PGD_2, targets=targets), tiny(), batch().x
+    method.prepare(model)
+    with evaluating(model), torch.no_grad():
+        assert torch.equal(model.through("natural", x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "accuracy", "lambda1", "lambda2"),
+    [(1, 0.0, 1.0, 0.0), (1, 1.0, 0.0, 6.0), (2, 0.5, 0.75, 1.5), (1, 0.25, 0.75, 1.5), (0.5, 0.25, 0.5, 3.0)],
+)
+def test_the_weights_are_those_of_equations_6_and_7(
+    alpha: float, accuracy: float, lambda1: float, lambda2: float
+) -> None:
+    method = AutoLoRa(PGD_2, alpha=alpha)
+    method.begin_epoch(tiny(), lambda way: accuracy)
+    assert method.gauges() == pytest.approx({"lambda1": lambda1, "lambda2": lambda2}, abs=1e-12)
+
+
+def test_the_largest_consistency_weight_is_an_option() -> None:
+    method = AutoLoRa(PGD_2, lambda2_max=2)
+    method.begin_epoch(tiny(), lambda way: 0.5)
+    assert method.gauges() == {"lambda1": 0.5, "lambda2": 1.0}
+
+
+def test_before_the_first_measurement_all_is_natural() -> None:
+    assert AutoLoRa(PGD_2).gauges() == {"lambda1": 1, "lambda2": 0}
+
+
+def test_an_epoch_begins_with_the_accuracy_of_the_branch_not_of_the_backbone() -> None:
+    method, model = prepared()
+    x = torch.rand(20, 3, 8, 8)
+    with evaluating(model), torch.no_grad():
+        y = model.through("natural", x).argmax(dim=1)  # the branch is always right
+        assert 0 < (model(x).argmax(dim=1) == y).float().mean() < 1
+        method.begin_epoch(model, lambda way: accuracy(way, [(x, y)]).accuracy)
+    assert method.gauges() == {"lambda1": 0, "lambda2": 6}
+
+
+def test_the_attack_is_on_the_backbones_own_path() -> None:
+    method, model = prepared()
+    method.pgd = PGD(ThreatModel("8/255"), steps=3, start="natural")
+    x, y, _ = batch()
+    with evaluating(model):
+        x_adv = method.attack(model, x, y)
+        assert torch.equal(x_adv, method.pgd(model, x, y))
+        assert not torch.equal(x_adv, method.pgd(lambda x: model.through("natural", x), x, y))
+
+
+class BothWays(nn.Conv2d):
+    """A convolution of the release: it holds its pair, and a flag says whether the pair is added."""
+
+    def __init__(self, conv: nn.Conv2d, update: LowRankUpdate) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, conv.stride, conv.padding, bias=False)  # type: ignore[arg-type]
+        self.weight = deepcopy(conv.weight)
+        self.lora_A, self.lora_B = deepcopy(update.lora_A), deepcopy(update.lora_B)
+        self.natural = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        pair = (self.lora_B @ self.lora_A).view(self.weight.shape) * (1.0 / 2)  # lora_alpha 1 over rank 2
+        return F.conv2d(x, self.weight + pair if self.natural else self.weight, None, self.stride, self.padding)
+
+
+class Release(nn.Module):
+    """The release's recipe: ``requires_grad`` is switched off in the natural pass for all but pairs and head."""
+
+    def __init__(self, model: RobustModel) -> None:
+        super().__init__()
+        branch = model.branches["natural"]
+        assert isinstance(branch, LowRankBranch)
+        self.net = deepcopy(model)
+        self.net.branches.clear()
+        self.convolutions: dict[str, BothWays] = {}
+        for name, update in zip(branch.adapted, branch.updates, strict=True):
+            owner, _, attribute = name.rpartition(".")
+            conv = self.net.backbone.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d) and isinstance(update, LowRankUpdate)
+            self.convolutions[name] = BothWays(conv, update)
+            setattr(self.net.backbone.get_submodule(owner), attribute, self.convolutions[name])
+
+    def forward(self, x: Tensor, natural: bool) -> Tensor:
+        for name, parameter in self.net.backbone.named_parameters():
+            parameter.requires_grad_("lora" in name or not natural)
+        for conv in self.convolutions.values():
+            conv.natural = natural
+        return self.net(x)
+
+
+def test_loss_gradients_and_statistics_are_those_of_the_release() -> None:
+    method, model = prepared()
+    release, (x, y, x_adv) = Release(model), batch()
+    lambda1, lambda2 = 0.7, 1.8  # SA = 0.3
+
+    loss = torch.stack(list(method.loss(model, Batch(x, y, x_adv)).values())).sum()
+    natural, adversarial = release(x, natural=True), release(x_adv, natural=False)
+    divergence = F.kl_div(F.log_softmax(adversarial, 1), F.softmax(natural, 1), reduction="sum") / len(x)
+    expected = (
+        lambda1 * F.cross_entropy(natural, y) + (1 - lambda1) * F.cross_entropy(adversarial, y) + lambda2 * divergence
+    )
+    torch.autograd.backward(loss)
+    torch.autograd.backward(expected)
+    torch.testing.assert_close(loss, expected)
+
+    theirs = {name: p.grad for name, p in release.net.named_parameters()}
+    ours = {name: p.grad for name, p in model.named_parameters() if not name.startswith("branches")}
+    branch = model.branches["natural"]
+    assert isinstance(branch, LowRankBranch) and len(branch.adapted) == 6
+    for name, update in zip(branch.adapted, branch.updates, strict=True):
+        ours |= {f"backbone.{name}.{key}": p.grad for key, p in update.named_parameters()}
+    assert set(ours) == set(theirs)
+    for name, grad in ours.items():
+        assert grad is not None and grad.abs().sum() > 0, name
+    torch.testing.assert_close(ours, {name: theirs[name] for name in ours})
+    torch.testing.assert_close(dict(model.named_buffers()), dict(release.net.named_buffers()))
+
+
+def test_each_term_of_the_loss_teaches_whom_the_table_names() -> None:
+    method, model = prepared()
+    losses, names = method.loss(model, batch()), dict(model.named_parameters())
+    taught = {}
+    for term, loss in losses.items():
+        grads = torch.autograd.grad(loss, list(names.values()), retain_graph=True, allow_unused=True)
+        taught[term] = {
+            name.split(".")[0]
+            for name, grad in zip(names, grads, strict=True)
+            if grad is not None and grad.abs().sum() > 0
+        }
+        whole = [name for name in names if name.split(".")[0] in taught[term]]
+        assert all(grad is not None for name, grad in zip(names, grads, strict=True) if name in whole)
+    assert taught == {
+        "natural": {"branches", "head"},
+        "adversarial": {"backbone", "head"},
+        "consistency": {"backbone", "branches", "head"},
+    }
+
+
+@pytest.mark.parametrize(("stopped", "learns"), [("natural", "backbone"), ("adversarial", "branches")])
+def test_consistency_teaches_both_paths_through_their_own_logits(stopped: str, learns: str) -> None:
+    """FE gradients are those with z_nat constant, and the branch's those with z_adv constant."""
+    method, model = prepared()
+    x, y, x_adv = batch()
+    learners = [p for name, p in model.named_parameters() if name.startswith(learns)]
+    ours = torch.autograd.grad(torch.stack(list(method.loss(model, Batch(x, y, x_adv)).values())).sum(), learners)
+    natural, adversarial = model.through("natural", x), model(x_adv)
+    if stopped == "natural":
+        natural = natural.detach()
+    else:
+        adversarial = adversarial.detach()
+    p, log_p, log_q = natural.softmax(1), natural.log_softmax(1), adversarial.log_softmax(1)
+    own = 0.3 * F.cross_entropy(adversarial, y) if learns == "backbone" else 0.7 * F.cross_entropy(natural, y)
+    expected = torch.autograd.grad(own + 1.8 * (p * (log_p - log_q)).sum() / len(x), learners)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_the_terms_are_equation_5_term_by_term() -> None:
+    method, model = prepared()
+    x, y, x_adv = batch()
+    losses = method.loss(model, Batch(x, y, x_adv))
+    with torch.no_grad():  # in training mode again: the batch's own statistics, whatever the running ones have become
+        p, q = model.through("natural", x).softmax(1).tolist(), model(x_adv).softmax(1).tolist()
+    natural = sum(-math.log(row[label]) for row, label in zip(p, y.tolist(), strict=True)) / 6
+    adversarial = sum(-math.log(row[label]) for row, label in zip(q, y.tolist(), strict=True)) / 6
+    consistency = sum(a * math.log(a / b) for p_i, q_i in zip(p, q, strict=True) for a, b in zip(p_i, q_i, strict=True))
+    expected = {"natural": 0.7 * natural, "adversarial": 0.3 * adversarial, "consistency": 1.8 * consistency / 6}
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_step_moves_the_running_statistics_twice_the_natural_batch_first() -> None:
+    """m2 = 0.9 (0.9 m + 0.1 mu_nat) + 0.1 mu_adv, and so the unbiased variance; at the stem, which has no pair."""
+    method, model = prepared()
+    x, y, x_adv = batch()
+    norm, stem = model.backbone.get_submodule("bn1"), model.backbone.get_submodule("conv1")
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    nn.init.normal_(norm.running_mean)
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    with torch.no_grad():
+        natural, adversarial = stem(model.normalize(x)), stem(model.normalize(x_adv))
+    method.loss(model, Batch(x, y, x_adv))
+
+    def twice(start: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return 0.9 * (0.9 * start + 0.1 * first) + 0.1 * second
+
+    dims = (0, 2, 3)
+    torch.testing.assert_close(norm.running_mean, twice(mean, natural.mean(dims), adversarial.mean(dims)))
+    torch.testing.assert_close(norm.running_var, twice(variance, natural.var(dims), adversarial.var(dims)))
+    tracked = [b for name, b in model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert len(tracked) == 7 and all(int(count) == 2 for count in tracked)
+
+
+def test_what_ships_has_no_branch_and_the_backbones_own_names() -> None:
+    method, model, x = AutoLoRa(PGD_2, rank=2), tiny(), batch().x
+    before = list(model.state_dict())
+    method.prepare(model)
+    assert len(model.state_dict()) == len(before) + 12
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    with evaluating(model), torch.no_grad():
+        logits = model(x)
+        method.finalize(model)
+        assert torch.equal(model(x), logits)  # dropped, not merged: the backbone is what was trained to be robust
+    assert list(model.state_dict()) == before and not model.branches
+    assert not any("lora" in name for name in before)
+
+
+def test_options_reach_the_branch() -> None:
+    torch.manual_seed(1)
+    method, model = AutoLoRa(PGD_2, rank=3, targets=["layer1.0.conv1"], sigma=0.5, lora_alpha=6), tiny()
+    method.prepare(model)
+    branch = model.branches["natural"]
+    assert isinstance(branch, LowRankBranch) and branch.adapted == ("layer1.0.conv1",)
+    (update,) = branch.updates
+    assert isinstance(update, LowRankUpdate)
+    assert update.lora_A.shape == (9, 12) and update.lora_B.shape == (12, 9) and update.scale == 2
+    assert update.lora_A.std().item() == pytest.approx(0.5, rel=0.2) and not update.lora_B.any()
+
+
+def test_style_and_initialisation_reach_the_branch() -> None:
+    """PEFT's pair of a 3x3 convolution, and a uniform A: its entries are bounded by 1 / sqrt(fan in)."""
+    method, model = AutoLoRa(PGD_2, rank=3, targets=["layer1.0.conv1"], style="peft", init="kaiming"), tiny()
+    method.prepare(model)
+    pair = dict(model.branches["natural"].named_parameters())
+    assert [tensor.shape for tensor in pair.values()] == [(3, 4, 3, 3), (4, 3, 1, 1)]
+    assert 0.12 < pair["updates.0.lora_A"].abs().max() <= 1 / 6
+
+
+@pytest.mark.parametrize(
+    "option", [{"rank": 0}, {"rank": -8}, {"alpha": 0}, {"alpha": -1}, {"lambda2_max": -6}], ids=str
+)
+def test_an_option_that_cannot_work_is_refused_by_name(option: dict[str, Any]) -> None:
+    ((name, value),) = option.items()
+    with pytest.raises(InputError, match=f"^{name}={value}: .* the paper takes"):
+        AutoLoRa(PGD_2, **option)
+
+
+@pytest.mark.parametrize("option", [{"sigma": 0.0}, {"lora_alpha": 0.0}, {"targets": "block"}], ids=str)
+def test_a_branch_that_cannot_learn_is_refused(option: dict[str, Any]) -> None:
+    ((name, value),) = option.items()
+    with pytest.raises(InputError, match=f"{name}={value!r}"):
+        AutoLoRa(PGD_2, **option).prepare(tiny())

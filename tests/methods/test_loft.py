@@ -1,0 +1,146 @@
+"""LoFT against the PEFT package, equation 3 written out, and its exact merge; linear probing against its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from autolora.attacks import PGD
+from autolora.errors import InputError
+from autolora.methods import ALF, SLF, Batch, LoFT
+from autolora.models import RobustModel, evaluating
+from autolora.models.backbones import split
+from autolora.models.resnet_cifar import CifarResNet
+from autolora.threat import ThreatModel
+
+PGD_2 = PGD(ThreatModel("8/255"), steps=2)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def tiny() -> RobustModel:
+    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
+
+
+def batch() -> Batch:
+    x = torch.rand(6, 3, 8, 8)
+    return Batch(x, torch.arange(6) % 3, (x + 0.1 * torch.randn_like(x)).clamp(0, 1))
+
+
+def sum_kl(natural: Tensor, adversarial: Tensor) -> Tensor:
+    p = natural.softmax(1)
+    return (p * (natural.log_softmax(1) - adversarial.log_softmax(1))).sum()
+
+
+def trained() -> tuple[LoFT, RobustModel, RobustModel]:
+    """LoFT with updates that are not zero, and the model as it was before."""
+    model = tiny()
+    before = deepcopy(model)
+    method = LoFT(PGD_2, rank=2)
+    method.prepare(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.1)
+    return method, model, before
+
+
+def test_only_pairs_and_head_train() -> None:
+    method, model, _ = trained()
+    method.begin_training(model)
+    sum(method.loss(model, batch()).values(), start=torch.zeros(())).backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert moved == {"head.weight", "head.bias"} | {
+        name for name, _ in model.named_parameters() if name.endswith(("lora_A", "lora_B"))
+    }
+    convolutions = [module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)]
+    assert len(method.adapted) == len(convolutions)  # stem included
+
+
+def test_both_passes_and_the_attack_go_through_the_adapted_weights() -> None:
+    method, model, before = trained()
+    data = batch()
+    plain = deepcopy(before)
+    for name in method.adapted:  # the same network with W + s BA written into it
+        update = model.backbone.get_submodule(name).parametrizations["weight"][0].update  # type: ignore[union-attr, index]
+        with torch.no_grad():
+            plain.backbone.get_submodule(name).weight += update()  # type: ignore[operator]
+    loss = method.loss(model.train(), data)
+    natural, adversarial = plain.train()(data.x), plain(data.x_adv)
+    torch.testing.assert_close(loss["natural"], F.cross_entropy(natural, data.y))
+    torch.testing.assert_close(loss["consistency"], 6 * sum_kl(natural, adversarial) / 6)
+    with evaluating(model), evaluating(plain):
+        torch.manual_seed(3)
+        ours = method.attack(model, data.x, data.y)
+        torch.manual_seed(3)
+        torch.testing.assert_close(ours, PGD_2(plain, data.x, data.y))
+
+
+def test_the_merge_is_exact_and_leaves_the_backbones_own_names() -> None:
+    method, model, before = trained()
+    x = batch().x
+    with evaluating(model), torch.no_grad():
+        expected = model(x)
+    method.finalize(model)
+    with evaluating(model), torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-6)
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert not any(parametrize.is_parametrized(module) for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("norms", ["train", "frozen"])
+def test_running_statistics_follow_the_data_only_if_asked(norms: str) -> None:
+    model = tiny()
+    method = LoFT(PGD_2, norms=norms)  # type: ignore[arg-type]
+    method.prepare(model)
+    before = model.backbone.bn1.running_mean.clone()  # type: ignore[union-attr, operator]
+    method.begin_training(model)
+    method.loss(model, batch())
+    assert torch.equal(model.backbone.bn1.running_mean, before) == (norms == "frozen")  # type: ignore[union-attr, arg-type]
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(InputError, match="loss weight"):
+        LoFT(PGD_2, v=-1)
+    with pytest.raises(InputError, match="train or frozen"):
+        LoFT(PGD_2, norms="batch")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", [SLF(PGD_2), ALF(PGD_2)])
+def test_probing_moves_the_head_alone_and_no_statistic(method: SLF | ALF) -> None:
+    model, data = tiny(), batch()
+    before = deepcopy(model.backbone.state_dict())
+    method.prepare(model)
+    assert not model.head.weight.any() and not model.head.bias.any()
+    method.begin_training(model)
+    assert not any(module.training for module in model.modules())
+    method.loss(model, data)[{SLF: "natural", ALF: "adversarial"}[type(method)]].backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == {"head.weight", "head.bias"}
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    method.finalize(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_standard_probing_is_logistic_regression_on_frozen_features() -> None:
+    model, data = tiny(), batch()
+    method = SLF(PGD_2)
+    method.prepare(model)
+    with evaluating(model), torch.no_grad():
+        features = model.backbone(model.normalize(data.x))
+    method.begin_training(model)
+    method.loss(model, data)["natural"].backward()
+    residual = torch.full((6, 3), 1 / 3) - F.one_hot(data.y, 3)  # softmax of zeros minus the label
+    torch.testing.assert_close(model.head.weight.grad, residual.T @ features / 6)
