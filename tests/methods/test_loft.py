@@ -59,7 +59,7 @@ def trained() -> tuple[LoFT, RobustModel, RobustModel]:
 def test_only_pairs_and_head_train() -> None:
     method, model, _ = trained()
     method.begin_training(model)
-    sum(method.loss(model, batch()).values(), start=torch.zeros(())).backward()
+    torch.autograd.backward(list(method.loss(model, batch()).values()))
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert moved == {"head.weight", "head.bias"} | {
         name for name, _ in model.named_parameters() if name.endswith(("lora_A", "lora_B"))
@@ -75,7 +75,9 @@ def test_both_passes_and_the_attack_go_through_the_adapted_weights() -> None:
     for name in method.adapted:  # the same network with W + s BA written into it
         update = model.backbone.get_submodule(name).parametrizations["weight"][0].update  # type: ignore[union-attr, index]
         with torch.no_grad():
-            plain.backbone.get_submodule(name).weight += update()  # type: ignore[operator]
+            layer = plain.backbone.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            layer.weight += update()
     loss = method.loss(model.train(), data)
     natural, adversarial = plain.train()(data.x), plain(data.x_adv)
     torch.testing.assert_close(loss["natural"], F.cross_entropy(natural, data.y))
@@ -126,7 +128,7 @@ def test_probing_moves_the_head_alone_and_no_statistic(method: SLF | ALF) -> Non
     assert not model.head.weight.any() and not model.head.bias.any()
     method.begin_training(model)
     assert not any(module.training for module in model.modules())
-    method.loss(model, data)[{SLF: "natural", ALF: "adversarial"}[type(method)]].backward()
+    torch.autograd.backward(list(method.loss(model, data).values()))
     assert {name for name, p in model.named_parameters() if p.grad is not None} == {"head.weight", "head.bias"}
     for name, tensor in model.backbone.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -141,6 +143,6 @@ def test_standard_probing_is_logistic_regression_on_frozen_features() -> None:
     with evaluating(model), torch.no_grad():
         features = model.backbone(model.normalize(data.x))
     method.begin_training(model)
-    method.loss(model, data)["natural"].backward()
+    torch.autograd.backward(method.loss(model, data)["natural"])
     residual = torch.full((6, 3), 1 / 3) - F.one_hot(data.y, 3)  # softmax of zeros minus the label
     torch.testing.assert_close(model.head.weight.grad, residual.T @ features / 6)

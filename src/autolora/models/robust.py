@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +67,27 @@ class RobustModel(nn.Module):
         self.head = head
         self.branches = nn.ModuleDict()
         self.architecture = architecture
+        self._features: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) in [0, 1] to logits (N, K) on the robust path, which no branch touches."""
-        return self.head(self.backbone(self.normalize(x)))
+        features = self._features or self.backbone
+        return self.head(features(self.normalize(x)))
+
+    @contextmanager
+    def running(self, features: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Compute the robust path with another form of the backbone, such as a folded one; branches are not touched.
+
+        Args:
+            features: Normalised images (N, C, H, W) to features (N, D), equal to the backbone's.
+        """
+        before = self._features
+        # past nn.Module's own __setattr__, which would make a module that is lent a part of the model
+        object.__setattr__(self, "_features", features)
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_features", before)
 
     def through(self, branch: str, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) in [0, 1] to logits (N, K) through a branch of the backbone.

@@ -19,6 +19,7 @@ from autolora.attacks import PGD, Forward
 from autolora.evaluation import Score, verdicts
 from autolora.methods import Batch, Method
 from autolora.models import RobustModel, evaluating
+from autolora.models.folding import Folding
 from autolora.schedules import Schedule
 from autolora.training.checkpoint import Checkpoints, TrainingState
 from autolora.training.step import Step
@@ -101,7 +102,9 @@ def fit(
         schedule_state, state = checkpoints.restore_last(model, optimizer)
         schedule.load_state_dict(schedule_state)
     step, prepared, train, val = accelerator.prepare(Step(model, method), optimizer, train, val)
-    epoch = _Epoch(model, method, step, prepared, train, val, val_attack, accelerator, autocast)
+    epoch = _Epoch(
+        model, method, step, prepared, train, val, val_attack, accelerator, autocast, Folding(model.backbone)
+    )
     total, done = epochs * len(train), state.epoch * len(train)
     with tqdm(total=total, initial=done, unit="batch", disable=not progress, dynamic_ncols=True) as bar:
         while state.epoch < epochs and not schedule.stopped:
@@ -137,6 +140,7 @@ class _Epoch:
     val_attack: PGD
     accelerator: Accelerator
     autocast: Autocast
+    folding: Folding
 
     def run(self, lr: float, bar: tqdm[NoReturn]) -> Row:
         """Train for an epoch at a rate; return loss terms, gauges and validation accuracies."""
@@ -156,8 +160,7 @@ class _Epoch:
         totals: dict[str, Tensor] = {}
         images = 0
         for x, y in self.train:
-            with evaluating(self.model), self.autocast():
-                x_adv = self.method.attack(self.model, x, y)
+            x_adv = self._attack(x, y)
             with self.autocast():
                 losses = self.step(Batch(x, y, x_adv))
             self._update(torch.stack(list(losses.values())).sum())
@@ -174,6 +177,10 @@ class _Epoch:
                 "lower --lr, or train with --precision fp32"
             )
         return means | {"images": images}
+
+    def _attack(self, x: Tensor, y: Tensor) -> Tensor:
+        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
+            return self.method.attack(self.model, x, y)
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()

@@ -1,0 +1,41 @@
+"""The main job, for real: the quickstart on the packaged backbone, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import autolora
+from autolora.data import load_splits, loader
+from autolora.evaluation import accuracy
+
+
+@pytest.mark.slow
+def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    command = [str(Path(sys.executable).with_name("autolora")), "quickstart", "--out", "first"]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=offline)
+    assert done.returncode == 0, done.stderr
+    seconds = time.perf_counter() - started
+
+    result = json.loads((tmp_path / "first" / "result.json").read_text())
+    control = json.loads((tmp_path / "first" / "control" / "result.json").read_text())
+    robust, fragile = (run["scores"]["pgd-10"]["accuracy"] for run in (result, control))
+    assert robust >= 0.80
+    assert robust - fragile >= 0.30
+    assert control["scores"]["natural"]["accuracy"] >= 0.85  # the control has learnt its task: it is only not robust
+    assert "AutoLoRa" in done.stdout and "natural fine-tuning" in done.stdout
+    assert seconds < 300, "150 s on a quiet machine with two cores; this only catches what is far off"
+
+    test = load_splits("digits", image_size=32, progress=False).test
+    with torch.no_grad():
+        found = accuracy(autolora.load(tmp_path / "first"), loader(test, 256))
+    assert found.accuracy == result["scores"]["natural"]["accuracy"]
