@@ -1,6 +1,6 @@
 """How much the form of the attacked network matters: PGD-10 on one batch, as ratios within this run.
 
-    python benchmarks/attack_network.py [MODEL] [IMAGES]
+python benchmarks/attack_network.py [MODEL] [IMAGES]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Load the model of a finished run, attack an image of its own, and see whether the answer changes.
 
-    python examples/use_a_model.py runs/quickstart digits
+python examples/use_a_model.py runs/quickstart digits
 """
 
 import sys

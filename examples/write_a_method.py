@@ -1,6 +1,6 @@
 """A new method in one class: adversarial logit pairing (Kannan et al., 2018), run like any other.
 
-    python examples/write_a_method.py digits
+python examples/write_a_method.py digits
 """
 
 import sys

@@ -19,9 +19,7 @@ def test_an_example_is_short_and_says_how_to_run_it(example: Path) -> None:
     assert any(line.strip().startswith(f"python examples/{example.name}") for line in lines[:6])
 
 
-def test_writing_a_method_and_using_its_model(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_writing_a_method_and_using_its_model(photos: Path, tmp_path: Path) -> None:
     def run(name: str, *arguments: str) -> str:
         command = [sys.executable, str(EXAMPLES / name), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout

@@ -13,7 +13,7 @@ import torch
 from autolora.attacks import PGD
 from autolora.data import load_splits, loader
 from autolora.evaluation import verdicts
-from autolora.models.backbones import PACKAGED_ARCHITECTURE, packaged_weights
+from autolora.models.backbones import PACKAGED_ARCHITECTURE, TimmModel, packaged_weights
 from autolora.models.weights import load_strictly, read_state
 from autolora.threat import ThreatModel
 
@@ -40,7 +40,7 @@ def test_the_card_states_the_scores_and_the_command(record: dict[str, dict[str, 
 def test_the_scores_hold_on_real_photos(
     shared: Callable[[str], Path], record: dict[str, dict[str, dict[str, float]]]
 ) -> None:
-    model = timm.create_model(PACKAGED_ARCHITECTURE)
+    model: TimmModel = timm.create_model(PACKAGED_ARCHITECTURE)
     load_strictly(model, read_state(packaged_weights()), "the packaged weights")
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     model.eval()
