@@ -35,10 +35,11 @@ def print_comparison(robust: RunResult, control: RunResult) -> None:
     ]
     print(_rows([header, *rows]))
     print(
-        "\nBoth started from the same backbone and saw the same images. What nobody can see in an image breaks the "
-        "first\nand not the second. PGD-10 is an upper bound of robustness: a stronger attack may find more."
+        "\nBoth started from the same robust backbone and saw the same images; the attack may change each pixel by at "
+        f"most\n{robust.content['threat_model']['eps']}. PGD-10 is an upper bound of robustness: a stronger attack may "
+        "find more."
     )
-    print(f"\nseconds    {robust.content['seconds'] + control.content['seconds']:.0f}")
+    print(f"\ntook       {robust.content['seconds'] + control.content['seconds']:.0f} s")
     _print_next(robust)
 
 

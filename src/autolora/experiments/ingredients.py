@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 PAPER_EPOCHS, PAPER_BATCH = 60, 128
 FEW_IMAGES = 2000  # below, 60 epochs only overfit robustly, and selection goes back to an earlier one
+FAINT_L2 = 0.1  # pixel units; the customary radius at 32x32 is 0.5
 MIN_STEPS = 32  # per epoch: with fewer, the schedule compares epochs that have hardly moved
 
 
@@ -49,6 +50,8 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         InputError: If something in it cannot work.
     """
     threat = ThreatModel(config.eps, config.norm)
+    if threat.norm == "L2" and threat.radius < FAINT_L2:
+        logger.warning(f"L2 with eps {format_radius(threat.eps)} is next to no adversary; 128/255 is customary at 32x32")
     method = build_method(config, threat)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf  # older releases do not export it from timm.models
 from torch import Tensor
 
 from autolora.errors import InputError
