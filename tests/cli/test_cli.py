@@ -59,7 +59,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         configs.append(config)
 
     monkeypatch.setattr("autolora.experiments.run.run", remember)
-    monkeypatch.setattr("autolora.cli.summary.print_result", lambda result: None)
+    monkeypatch.setattr("autolora.cli.summary.print_result", lambda *_: None)
     return configs
 
 

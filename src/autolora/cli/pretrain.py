@@ -6,8 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.fit import execute as execute  # the same engine: only the defaults differ
-from autolora.cli.options import config_parser
+from autolora.cli.options import config_parser, to_config
 from autolora.cli.options import resume_hint as hint_for
 
 NAME = "pretrain"
@@ -38,6 +37,16 @@ def parser(formatter: Any) -> ArgumentParser:
         epilog=EPILOG,
         defaults=DEFAULTS,
     )
+
+
+def execute(options: Namespace) -> None:
+    """Run the command: the same engine as for fine-tuning, only the defaults differ."""
+    from autolora.cli.summary import print_result
+    from autolora.experiments.run import run
+
+    result = run(to_config(options), resume=options.resume, progress=not options.quiet)
+    if not options.quiet:
+        print_result(result, "autolora fit PHOTOS --model {folder}")
 
 
 def resume_hint(options: Namespace) -> str:

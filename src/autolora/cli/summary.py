@@ -10,8 +10,8 @@ from autolora.experiments.result import RunResult
 NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)"}
 
 
-def print_result(result: RunResult) -> None:
-    """Print the test scores of one run."""
+def print_result(result: RunResult, then: str = "") -> None:
+    """Print the test scores of one run, and the command to type next; ``{folder}`` in it is the run's."""
     content = result.content
     total = result.scores["natural"]["total"]
     print(f"\nTest accuracy on {total} images, {_threat(content)}, with 95 % intervals:\n")
@@ -19,9 +19,9 @@ def print_result(result: RunResult) -> None:
     selection = content["selection"]
     print(
         f"\nEpoch {selection['epoch']} of {content['epochs_run']} was selected on {content['data']['val']} validation "
-        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for it."
+        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for it.\n"
     )
-    _print_next(result)
+    _print_next(result, then)
 
 
 def print_comparison(robust: RunResult, control: RunResult) -> None:
@@ -40,13 +40,14 @@ def print_comparison(robust: RunResult, control: RunResult) -> None:
         "find more."
     )
     print(f"\ntook       {robust.content['seconds'] + control.content['seconds']:.0f} s")
-    _print_next(robust)
+    _print_next(robust, "autolora fit PHOTOS   (a folder with one folder of images per class)")
 
 
-def _print_next(result: RunResult) -> None:
+def _print_next(result: RunResult, then: str) -> None:
     print(f"run folder {result.folder}")
     print(f'use it     model = autolora.load("{result.folder}")  # images in [0, 1] to logits')
-    print("next       autolora fit PHOTOS   (a folder with one folder of images per class)")
+    if then:
+        print(f"next       {then.format(folder=result.folder)}")
 
 
 def _threat(content: Mapping[str, Any]) -> str:

@@ -51,7 +51,9 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     """
     threat = ThreatModel(config.eps, config.norm)
     if threat.norm == "L2" and threat.radius < FAINT_L2:
-        logger.warning(f"L2 with eps {format_radius(threat.eps)} is next to no adversary; 128/255 is customary at 32x32")
+        logger.warning(
+            f"L2 with eps {format_radius(threat.eps)} is next to no adversary; 128/255 is customary at 32x32"
+        )
     method = build_method(config, threat)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
