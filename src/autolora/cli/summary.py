@@ -11,7 +11,7 @@ NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)"}
 
 
 def print_result(result: RunResult, then: str = "") -> None:
-    """Print the test scores of one run, and the command to type next; ``{folder}`` in it is the run's."""
+    """Print the test scores of one run, and the command to type next, in which ``{folder}`` is the run's."""
     content = result.content
     total = result.scores["natural"]["total"]
     print(f"\nTest accuracy on {total} images, {_threat(content)}, with 95 % intervals:\n")
@@ -19,7 +19,8 @@ def print_result(result: RunResult, then: str = "") -> None:
     selection = content["selection"]
     print(
         f"\nEpoch {selection['epoch']} of {content['epochs_run']} was selected on {content['data']['val']} validation "
-        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for it.\n"
+        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for "
+        "it.\n"
     )
     _print_next(result, then)
 
