@@ -24,7 +24,7 @@ def result(natural: float, robust: float, total: int = 200) -> RunResult:
         Path("runs/x"),
         {
             "threat_model": {"norm": "Linf", "eps": "8/255", "radius": 8 / 255},
-            "data": {"val": 125},
+            "data": {"val": 125, "majority": 0.525},
             "selection": {"epoch": 3, "standard_error": 0.045},
             "epochs_run": 7,
             "seconds": 31.4,
@@ -39,6 +39,7 @@ def test_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {line.split("   ")[0].strip(): line for line in out.splitlines()}
     assert "91.5%  [87.5, 95.5]" in rows["natural (SA)"]
     assert "62.0%  [58.0, 66.0]" in rows["under PGD-10 (RA)"]
+    assert "52.5%" in rows["always the commonest class"]
     assert "200 images, threat model Linf with eps 8/255" in out
     assert "Epoch 3 of 7 was selected on 125 validation images (standard error 4.5 points)" in out
 

@@ -15,7 +15,9 @@ def print_result(result: RunResult, then: str = "") -> None:
     content = result.content
     total = result.scores["natural"]["total"]
     print(f"\nTest accuracy on {total} images, {_threat(content)}, with 95 % intervals:\n")
-    print(_rows([(NAMES.get(name, name), _percent(score)) for name, score in result.scores.items()]))
+    constant = f"{content['data']['majority']:6.1%}  under any attack"
+    rows = [(NAMES.get(name, name), _percent(score)) for name, score in result.scores.items()]
+    print(_rows([*rows, ("always the commonest class", constant)]))
     selection = content["selection"]
     print(
         f"\nEpoch {selection['epoch']} of {content['epochs_run']} was selected on {content['data']['val']} validation "

@@ -159,6 +159,7 @@ def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any])
             "train": len(splits.train),
             "val": len(splits.val),
             "test": len(splits.test),
+            "majority": int(splits.test.labels.bincount().max()) / len(splits.test),
             "fingerprint": splits.fingerprint,
             "notes": list(splits.notes),
         },
