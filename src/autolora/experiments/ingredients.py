@@ -96,7 +96,7 @@ def build_method(config: RunConfig, threat: ThreatModel) -> Method:
     options = dict(config.method_options or {})
     if config.rank is not None:
         options["rank"] = config.rank
-    known = [item.name for item in fields(cls) if item.name != "pgd"]
+    known = [item.name for item in fields(cls) if item.init and item.name != "pgd"]
     for name in options:
         if name not in known:
             raise InputError(f"method {config.method} has no option {name!r}{suggestion(name, known)}")
