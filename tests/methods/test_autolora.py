@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from autolora.attacks import PGD
@@ -18,23 +16,12 @@ from autolora.errors import InputError
 from autolora.evaluation import accuracy
 from autolora.methods import AutoLoRa, Batch
 from autolora.models import LowRankBranch, RobustModel, evaluating
-from autolora.models.backbones import split
 from autolora.models.lowrank import LowRankUpdate
-from autolora.models.resnet_cifar import CifarResNet
 from autolora.threat import ThreatModel
 
+from .networks import tiny
+
 PGD_2 = PGD(ThreatModel("8/255"), steps=2)
-
-
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def tiny() -> RobustModel:
-    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
 
 
 def prepared(**options: Any) -> tuple[AutoLoRa, RobustModel]:

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from autolora.attacks import PGD
 from autolora.errors import InputError
 from autolora.methods import ALF, SLF, Batch, LoFT
 from autolora.models import RobustModel, evaluating
-from autolora.models.backbones import split
-from autolora.models.resnet_cifar import CifarResNet
 from autolora.threat import ThreatModel
 
+from .networks import sum_kl, tiny
+
 PGD_2 = PGD(ThreatModel("8/255"), steps=2)
-
-
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def tiny() -> RobustModel:
-    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
 
 
 def batch() -> Batch:
     x = torch.rand(6, 3, 8, 8)
     return Batch(x, torch.arange(6) % 3, (x + 0.1 * torch.randn_like(x)).clamp(0, 1))
-
-
-def sum_kl(natural: Tensor, adversarial: Tensor) -> Tensor:
-    p = natural.softmax(1)
-    return (p * (natural.log_softmax(1) - adversarial.log_softmax(1))).sum()
 
 
 def trained() -> tuple[LoFT, RobustModel, RobustModel]:

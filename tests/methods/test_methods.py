@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import isabstract
 
 import pytest
 import torch
-from timm.models import build_model_with_cfg
 from torch import Tensor
 
 from autolora.attacks import PGD
 from autolora.methods import AT, FT, METHODS, Batch, Losses, Method, register
 from autolora.models import RobustModel, evaluating
-from autolora.models.backbones import split
-from autolora.models.resnet_cifar import CifarResNet
 from autolora.threat import ThreatModel
+
+from .networks import tiny
 
 PGD_2 = PGD(ThreatModel("8/255"), steps=2, start="natural")
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -26,17 +24,6 @@ TRAINED = {  # by first part of the parameter's name
     "at": {"backbone", "head"},
     "autolora": {"backbone", "head", "branches"},
 }
-
-
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def tiny() -> RobustModel:
-    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
 
 
 def images() -> tuple[Tensor, Tensor]:

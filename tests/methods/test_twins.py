@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from autolora.attacks import PGD
 from autolora.errors import InputError
 from autolora.methods import Batch, TwinsAT, TwinsTRADES
 from autolora.models import RobustModel, evaluating
-from autolora.models.backbones import split
-from autolora.models.resnet_cifar import CifarResNet
 from autolora.threat import ThreatModel
+
+from .networks import sum_kl, tiny
 
 PGD_1 = PGD(ThreatModel("8/255"), steps=1)
 
 
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def tiny() -> RobustModel:
-    model = split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
+def pretrained() -> RobustModel:
+    model = tiny()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # statistics that are not those of any batch, as after pre-training
             assert module.running_mean is not None and module.running_var is not None
@@ -62,13 +53,8 @@ class TwoNets:
         return sum((g for g in gradients if g is not None), start=torch.zeros(()))
 
 
-def sum_kl(natural: Tensor, adversarial: Tensor) -> Tensor:
-    p = natural.softmax(1)
-    return (p * (natural.log_softmax(1) - adversarial.log_softmax(1))).sum()
-
-
 def test_at_equals_two_networks_on_two_halves() -> None:
-    model, data = tiny(), batch()
+    model, data = pretrained(), batch()
     reference = TwoNets(model)
     method = TwinsAT(PGD_1, weight_frozen=0.4)
     method.prepare(model)
@@ -87,7 +73,7 @@ def test_at_equals_two_networks_on_two_halves() -> None:
 
 
 def test_trades_equals_the_released_normalisation() -> None:
-    model, data = tiny(), batch()
+    model, data = pretrained(), batch()
     reference = TwoNets(model)
     method = TwinsTRADES(PGD_1, weight_frozen=0.7)
     method.prepare(model)
@@ -102,7 +88,7 @@ def test_trades_equals_the_released_normalisation() -> None:
 
 
 def test_half_a_batch_makes_the_effective_consistency_weight_three() -> None:
-    model, data = tiny(), batch()
+    model, data = pretrained(), batch()
     reference = TwoNets(model)
     method = TwinsTRADES(PGD_1, weight_frozen=0.0)
     method.prepare(model)
@@ -112,7 +98,7 @@ def test_half_a_batch_makes_the_effective_consistency_weight_three() -> None:
 
 
 def test_eq2_sends_the_whole_batch_through_both() -> None:
-    model, data = tiny(), batch()
+    model, data = pretrained(), batch()
     reference = TwoNets(model)
     method = TwinsTRADES(PGD_1, weight_adaptive=3.0, routing="eq2")
     method.prepare(model)
@@ -125,7 +111,7 @@ def test_eq2_sends_the_whole_batch_through_both() -> None:
 
 
 def test_frozen_rows_are_independent_and_adaptive_rows_are_not() -> None:
-    model, data = tiny(), batch()
+    model, data = pretrained(), batch()
     TwinsAT(PGD_1).prepare(model)
     before = deepcopy(model.branches.state_dict())
     both, alone = model.through("frozen", data.x), model.through("frozen", data.x[:1])
@@ -136,7 +122,7 @@ def test_frozen_rows_are_independent_and_adaptive_rows_are_not() -> None:
 
 
 def test_the_adaptive_net_is_what_is_attacked_and_ships() -> None:
-    model = tiny()
+    model = pretrained()
     expected = deepcopy(model)
     method = TwinsAT(PGD_1)
     method.prepare(model)
@@ -152,7 +138,7 @@ def test_the_adaptive_net_is_what_is_attacked_and_ships() -> None:
 @pytest.mark.parametrize("routing", ["halves", "eq2"])
 @pytest.mark.parametrize("images", [2, 5])
 def test_odd_and_tiny_batches_work(images: int, routing: str) -> None:
-    model = tiny()
+    model = pretrained()
     method = TwinsTRADES(PGD_1, routing=routing)  # type: ignore[arg-type]
     method.prepare(model)
     assert all(term.isfinite() for term in method.loss(model, batch(images)).values())

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg
-from torch import Tensor
 
 from autolora.attacks import PGD
 from autolora.errors import InputError
 from autolora.methods import Batch, VanillaRFT
-from autolora.models import RobustModel, evaluating
-from autolora.models.backbones import split
-from autolora.models.resnet_cifar import CifarResNet
+from autolora.models import evaluating
 from autolora.threat import ThreatModel
 
+from .networks import sum_kl, tiny
+
 PGD_3 = PGD(ThreatModel("8/255"), steps=3)
-
-
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-def tiny() -> RobustModel:
-    return split(build_model_with_cfg(CifarResNet, "resnet20_cifar", False, depth=8, width=4), classes=3)
-
-
-def sum_kl(natural: Tensor, adversarial: Tensor) -> Tensor:
-    p = natural.softmax(1)
-    return (p * (natural.log_softmax(1) - adversarial.log_softmax(1))).sum()
 
 
 def test_the_loss_is_equation_1_and_the_adversarial_pass_goes_first() -> None:
