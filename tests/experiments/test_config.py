@@ -19,6 +19,8 @@ CHANGED: dict[str, Any] = {
     "method": "at",
     "method_options": {"alpha": 2.0, "targets": ["layer1.0.conv1"]},
     "rank": 4,
+    "adapter": "runs/y/adapter",
+    "head": "zero",
     "eps": "0.5",
     "norm": "L2",
     "attack": "pgd-3",
@@ -31,6 +33,8 @@ CHANGED: dict[str, Any] = {
     "lr": 0.1,
     "momentum": 0.5,
     "weight_decay": 0.0,
+    "reset_momentum": True,
+    "gradient_similarity": 2,
     "val_fraction": 0.1,
     "label_fraction": 0.5,
     "classes": "ants,bees",
@@ -40,6 +44,7 @@ CHANGED: dict[str, Any] = {
     "device": "cpu",
     "precision": "fp32",
     "workers": 1,
+    "plugin": "my_method.py",
     "out": "runs/x",
 }
 

@@ -55,13 +55,13 @@ def test_the_weights_are_those_of_equations_6_and_7(
     alpha: float, accuracy: float, lambda1: float, lambda2: float
 ) -> None:
     method = AutoLoRa(PGD_2, alpha=alpha)
-    method.begin_epoch(tiny(), lambda way: accuracy)
+    method.begin_epoch(tiny(), lambda way, **_: accuracy)
     assert method.gauges() == pytest.approx({"lambda1": lambda1, "lambda2": lambda2}, abs=1e-12)
 
 
 def test_the_largest_consistency_weight_is_an_option() -> None:
     method = AutoLoRa(PGD_2, lambda2_max=2)
-    method.begin_epoch(tiny(), lambda way: 0.5)
+    method.begin_epoch(tiny(), lambda way, **_: 0.5)
     assert method.gauges() == {"lambda1": 0.5, "lambda2": 1.0}
 
 
@@ -75,7 +75,7 @@ def test_an_epoch_begins_with_the_accuracy_of_the_branch_not_of_the_backbone() -
     with evaluating(model), torch.no_grad():
         y = model.through("natural", x).argmax(dim=1)  # the branch is always right
         assert 0 < (model(x).argmax(dim=1) == y).float().mean() < 1
-        method.begin_epoch(model, lambda way: accuracy(way, [(x, y)]).accuracy)
+        method.begin_epoch(model, lambda way, **_: accuracy(way, [(x, y)]).accuracy)
     assert method.gauges() == {"lambda1": 0, "lambda2": 6}
 
 
@@ -279,3 +279,72 @@ def test_a_branch_that_cannot_learn_is_refused(option: dict[str, Any]) -> None:
     ((name, value),) = option.items()
     with pytest.raises(InputError, match=f"{name}={value!r}"):
         AutoLoRa(PGD_2, **option).prepare(tiny())
+
+
+def statistics(model: RobustModel) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.backbone.named_buffers() if "running" in name}
+
+
+@pytest.mark.parametrize("choice", ["adversarial-only", "dual"])
+def test_statistics_of_the_backbone_can_be_those_of_adversarial_data_alone(choice: str) -> None:
+    method, model = prepared(statistics=choice)
+    data, alone = batch(), deepcopy(model)
+    alone.branches.clear()
+    alone(data.x_adv)  # one forward pass in training mode, and nothing else
+    method.loss(model, data)
+    torch.testing.assert_close(statistics(model), statistics(alone))
+
+
+def test_shared_statistics_see_natural_data_too() -> None:
+    method, model = prepared()
+    data, alone = batch(), deepcopy(model)
+    alone(data.x_adv)
+    method.loss(model, data)
+    ours, theirs = statistics(model)["bn1.running_mean"], statistics(alone)["bn1.running_mean"]
+    assert not torch.allclose(ours, theirs)
+
+
+def test_dual_norms_of_the_branch_learn_from_natural_data_and_keep_its_statistics() -> None:
+    method, model = prepared(statistics="dual")
+    before = deepcopy(dict(model.branches.named_buffers()))
+    losses = method.loss(model, batch())
+    torch.autograd.backward(losses["natural"])
+    norms = {name: p for name, p in model.branches.named_parameters() if ".norms." in name}
+    assert norms and all(p.grad is not None and p.grad.abs().sum() > 0 for p in norms.values())
+    assert all(p.grad is None for p in model.backbone.parameters())
+    moved = [name for name, buffer in model.branches.named_buffers() if not torch.equal(buffer, before[name])]
+    assert any("running_mean" in name for name in moved)
+
+
+@pytest.mark.parametrize("choice", ["shared", "adversarial-only", "dual"])
+def test_what_ships_is_the_backbone_whatever_the_statistics(choice: str) -> None:
+    method, model = prepared(statistics=choice)
+    x = batch().x
+    with evaluating(model), torch.no_grad():
+        before = model(x)
+        method.finalize(model)
+        assert torch.equal(model(x), before) and not list(model.branches.parameters())
+
+
+def test_where_and_on_how_many_images_the_branch_is_measured() -> None:
+    asked: list[tuple[bool, int | None]] = []
+
+    def accuracy(way: Any, *, augmented: bool = True, images: int | None = None) -> float:
+        asked.append((augmented, images))
+        return 0.5
+
+    for options in ({}, {"measured_on": "clean"}, {"measured_on": "clean", "measured_images": 7}):
+        AutoLoRa(PGD_2, **options).begin_epoch(tiny(), accuracy)
+    assert asked == [(True, None), (False, None), (False, 7)]
+
+
+def test_the_start_of_the_attack_is_an_option() -> None:
+    assert AutoLoRa(PGD_2).pgd.start == "uniform" and AutoLoRa(PGD_2, start="gaussian").pgd.start == "gaussian"
+
+
+@pytest.mark.parametrize(
+    "options", [{"statistics": "mixed"}, {"measured_on": "test"}, {"measured_images": 0}, {"start": "nowhere"}]
+)
+def test_choices_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        AutoLoRa(PGD_2, **options)

@@ -78,7 +78,7 @@ def test_two_steps_change_what_trains_and_nothing_else(name: str) -> None:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
         with evaluating(model):
-            method.begin_epoch(model, lambda way: 0.5)
+            method.begin_epoch(model, lambda way, **_: 0.5)
             x_adv = method.attack(model, x, y)
         losses = method.loss(model.train(), Batch(x, y, x_adv))
         assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())

@@ -14,7 +14,15 @@ from torch.func import functional_call
 
 import autolora.models.resnet_cifar  # noqa: F401  registers the CIFAR ResNets with timm
 from autolora.errors import InputError
-from autolora.models.branches import Branch, DualNormBranch, FrozenNormBranch, LowRankBranch, evaluating
+from autolora.models.branches import (
+    Branch,
+    DualNormBranch,
+    FrozenNormBranch,
+    JoinedBranch,
+    LowRankBranch,
+    SparingNormBranch,
+    evaluating,
+)
 from autolora.models.lowrank import LowRankUpdate, Style
 
 
@@ -233,9 +241,60 @@ def test_dual_norms_move_their_own_statistics_only() -> None:
     torch.testing.assert_close(list(branch.buffers()), list(expected.buffers()), rtol=0, atol=0)
 
 
-def test_norm_branches_need_batch_norm() -> None:
-    with pytest.raises(InputError, match="no batch norm"):
-        FrozenNormBranch(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)))
+@pytest.mark.parametrize("kind", [DualNormBranch, FrozenNormBranch, SparingNormBranch])
+def test_norm_branches_need_a_norm(kind: type[Branch]) -> None:
+    with pytest.raises(InputError, match="has no"):
+        kind(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)))
+
+
+def test_a_branch_that_spares_the_statistics_normalises_with_its_batch_and_leaves_no_trace() -> None:
+    backbone, x = Toy(), torch.rand(6, 3, 9, 9)
+    expected, before = deepcopy(backbone)(x), deepcopy(dict(backbone.named_buffers()))
+    out = through(backbone, SparingNormBranch(backbone), x)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    torch.testing.assert_close(dict(backbone.named_buffers()), before, rtol=0, atol=0)
+    backbone(x)
+    assert not torch.equal(backbone.bn1.running_mean, before["bn1.running_mean"])  # type: ignore[arg-type]
+
+
+def test_joined_branches_run_with_the_tensors_of_all_and_the_last_one_wins() -> None:
+    backbone, x = Toy(), torch.rand(6, 3, 9, 9)
+    lowrank, dual = trained(LowRankBranch(backbone, rank=1, targets=TOY)), DualNormBranch(backbone)
+    by_hand = deepcopy(backbone)
+    for norm, own in zip((by_hand.bn1, by_hand.bn2), dual.norms, strict=True):
+        assert isinstance(own, nn.BatchNorm2d)
+        nn.init.normal_(own.weight, mean=2)
+        norm.load_state_dict(own.state_dict())
+    with torch.no_grad():
+        for conv, update in zip((by_hand.conv1, by_hand.conv2), lowrank.updates, strict=True):
+            conv.weight += update()
+    joined = JoinedBranch(lowrank, dual)
+    torch.testing.assert_close(through(backbone, joined, x), by_hand(x))
+    torch.autograd.backward(through(backbone, joined, x).sum())
+    assert all(p.grad is None for p in backbone.parameters())
+    assert all(p.grad is not None for p in joined.parameters())
+
+
+def test_joined_branches_hold_the_modes_of_all_parts() -> None:
+    backbone, x = Toy(), torch.rand(6, 3, 9, 9)
+    joined = JoinedBranch(trained(LowRankBranch(backbone, targets=TOY)), FrozenNormBranch(backbone))
+    together, alone = (
+        through(backbone, joined, x),
+        torch.cat([through(backbone, joined, x[i : i + 1]) for i in range(6)]),
+    )
+    torch.testing.assert_close(together, alone)  # stored statistics: no image sees another
+    assert backbone.training and backbone.bn1.training
+
+
+def test_without_batch_norm_the_frozen_net_has_layer_norms_of_its_own_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 4))
+    branch = FrozenNormBranch(backbone)
+    assert branch.replaced == ("2",) and "no batch norm" in caplog.text
+    torch.autograd.backward(through(backbone, branch, torch.rand(2, 3, 2, 2)).sum())
+    assert {name for name, p in backbone.named_parameters() if p.grad is None} == {"2.weight", "2.bias"}
+    assert all(p.grad is not None for p in branch.parameters())
 
 
 def test_evaluating_restores_each_modules_own_mode() -> None:

@@ -504,6 +504,59 @@ def test_the_accuracy_of_a_method_counts_every_training_image(tmp_path: Path, dr
     assert measured == [share, share]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"augmented": False}, [8, 8, 4]),
+        ({"augmented": False, "images": 9}, [8, 8]),
+        ({"augmented": False, "images": 8}, [8]),
+        ({"augmented": False, "images": 100}, [8, 8, 4]),
+        ({"images": 1}, [6]),
+    ],
+)
+def test_a_method_measures_on_what_it_asks_for(tmp_path: Path, options: dict[str, Any], expected: list[int]) -> None:
+    """The clean images come in batches of 8 and in a fixed order, those of training in batches of 6, shuffled."""
+    clean, seen = problem(20, seed=3), []
+
+    @dataclass
+    class Measuring(FT):
+        def begin_epoch(self, model: RobustModel, accuracy: Accuracy) -> None:
+            def way(images: Tensor) -> Tensor:
+                seen.append(images)
+                return model(images)
+
+            seen.clear()
+            accuracy(way, **options)
+
+    data = loader(problem(18, seed=1), 6, shuffle=True)
+    train(tmp_path, tiny(), Measuring(PGD_2), data=data, clean=loader(clean))
+    assert [len(images) for images in seen] == expected
+    if not options.get("augmented", True):
+        assert torch.equal(torch.cat(seen), clean.tensors[0][: sum(expected)])
+
+
+def test_a_method_cannot_measure_on_clean_images_that_nobody_gave(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="clean"):
+        train(tmp_path, tiny(), AutoLoRa(PGD_2, rank=2, measured_on="clean"))
+
+
+def test_what_a_probe_measures_joins_the_row_of_its_epoch(tmp_path: Path) -> None:
+    """And it sees the weights of that epoch, also where the schedule then goes back to better ones."""
+    model, after = tiny(), []
+
+    class Back(Constant):
+        def observe(self, score: float) -> bool:
+            return super().observe(score) or True
+
+    def probe(epoch: int) -> dict[str, float]:
+        after.append(deepcopy(dict(model.named_parameters())))
+        return {"probed": 10.0 * epoch} if epoch == 2 else {}
+
+    state = train(tmp_path, model, RiseAndFall(PGD_2), Back(0.05), epochs=4, probe=probe)
+    assert [row.get("probed") for row in state.history] == [None, 20.0, None, None]
+    assert all(not torch.equal(a["head.weight"], b["head.weight"]) for a, b in zip(after, after[1:], strict=False))
+
+
 def test_the_attack_and_the_loss_are_in_the_precision_asked_for(tmp_path: Path) -> None:
     seen: list[tuple[str, bool]] = []
 

@@ -36,6 +36,8 @@ class RunConfig:
         None, "further options of the method, e.g. --method-options.alpha 2"
     )
     rank: int | None = _option(None, "rank of the low-rank branch (default of the method: 8)")
+    adapter: str | None = _option(None, "PEFT adapter to merge into the backbone first, such as RUN/adapter")
+    head: Literal["default", "zero"] = _option("default", "first weights of the head: torch's default, or zero")
     eps: float | str = _option("8/255", "radius of the threat model, in pixel units [0, 1]")
     norm: Literal["Linf", "L2"] = _option("Linf", "norm of the threat model")
     attack: str = _option("pgd-10", "training attack: pgd-K, or one-step (fast adversarial training)")
@@ -52,6 +54,8 @@ class RunConfig:
     lr: float = _option(0.01, "first learning rate")
     momentum: float = _option(0.9, "momentum of SGD")
     weight_decay: float = _option(1e-4, "weight decay of SGD")
+    reset_momentum: bool = _option(False, "forget the momentum when the schedule goes back to the best weights")
+    gradient_similarity: int = _option(0, "every N epochs, how alike the gradients of the loss terms are (0: never)")
     val_fraction: float | None = _option(None, "share of training images for validation (default: 0.05, more if few)")
     label_fraction: float = _option(1.0, "share of the training images to use")
     classes: str | None = _option(None, "keep only these classes, comma-separated, in this order")
@@ -63,10 +67,12 @@ class RunConfig:
         "auto", "of training; auto: bf16 where hardware has it"
     )
     workers: int = _option(0, "processes that load images")
+    plugin: str | None = _option(None, "Python file that registers a method of your own")
     out: str | None = _option(None, "run folder (default: runs/DATA-METHOD)")
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
+        at_least["gradient_similarity"] = 0
         for name, low in at_least.items():
             value = getattr(self, name)
             if not isinstance(value, int | None):

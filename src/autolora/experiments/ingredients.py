@@ -74,6 +74,9 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         logger.info(note)
     torch.manual_seed(config.seed)
     model = build_model(config.model, classes=len(splits.classes), weights=config.weights, image_size=image_size)
+    if config.head == "zero":
+        torch.nn.init.zeros_(model.head.weight)
+        torch.nn.init.zeros_(model.head.bias)
     batch_size = config.batch_size or default_batch_size(len(splits.train))
     epochs = config.epochs or default_epochs(len(splits.train))
     schedule = _schedule(config, epochs)

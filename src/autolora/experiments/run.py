@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from autolora.data import loader
+from autolora.data import ImageSet, loader
 from autolora.errors import InputError
 from autolora.evaluation import standard_error
 from autolora.experiments.assessment import assess, evaluation_attack, evaluation_batch
@@ -87,12 +87,22 @@ def _train(parts: Ingredients, folder: Path, *, resume: bool, progress: bool) ->
         epochs=config.epochs,
         val_attack=evaluation_attack(parts.threat),
         checkpoints=Checkpoints(folder / "checkpoints"),
-        optimization=Optimization(config.momentum, config.weight_decay),
+        optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
+        clean=_clean(splits.train, config),
         autocast=autocast_for(parts.precision, parts.device),
         resume=resume,
         progress=progress,
         on_epoch=_epoch_log(folder, config.epochs),
     )
+
+
+def _clean(train: ImageSet, config: RunConfig) -> Any:
+    """Return the training images as they are, in an order that is random once and for all: the first are a sample."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    # a generator of its own, so that measuring leaves the order and the augmentation of training as they are
+    generator = torch.Generator().manual_seed(config.seed)
+    images = train.with_augmentation(False).subset(order)
+    return loader(images, evaluation_batch(config.image_size), generator=generator, num_workers=config.workers)
 
 
 def _withdraw(folder: Path) -> None:

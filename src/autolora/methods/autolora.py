@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 
+from autolora.attacks import Start
 from autolora.errors import InputError
-from autolora.losses import kl_from
-from autolora.methods.base import Accuracy, Batch, Losses, Method, register
-from autolora.models import LowRankBranch, RobustModel
+from autolora.losses import cross_entropy_each, kl_each, kl_from
+from autolora.methods.base import Accuracy, Batch, Losses, Method, Pair, register
+from autolora.models import JoinedBranch, LowRankBranch, RobustModel
+from autolora.models.branches import DualNormBranch, SparingNormBranch
 from autolora.models.lowrank import Init, Style, Targets
+
+Statistics = Literal["shared", "adversarial-only", "dual"]
+MeasuredOn = Literal["augmented", "clean"]
 
 
 @register("autolora")
@@ -25,7 +31,7 @@ class AutoLoRa(Method):
 
     .. math:: \lambda_1 = 1 - SA^\alpha, \qquad \lambda_2 = \lambda_2^{max} \, SA^\alpha
 
-    (Eq. 6 and 7). Batch statistics are shared: each step updates them with natural, then with adversarial data.
+    (Eq. 6 and 7).
 
     Args:
         pgd: The attack on the backbone's own path.
@@ -38,9 +44,17 @@ class AutoLoRa(Method):
         init: Distribution of A at the start, ``"normal"`` (as the paper says) or ``"kaiming"``; B starts at zero.
         sigma: Standard deviation of A for ``"normal"``. The released code takes 1.
         lora_alpha: The update is (lora_alpha / rank) BA; the released code takes 1.
+        statistics: Whose running statistics batch norm gathers. ``"shared"``, as released: each step updates them with
+            natural, then with adversarial data. ``"adversarial-only"``: the natural pass normalises with its own
+            batch and leaves no trace, so that the model that ships has statistics of the data it was trained on.
+            ``"dual"``: the branch has batch norms of its own, statistics and affine parameters, which learn.
+        measured_on: Training images for SA: ``"augmented"``, as released, or ``"clean"``.
+        measured_images: At most how many of them; None takes all, as released.
+        start: Where the attack starts: ``"uniform"``, as the paper's experiments, or ``"gaussian"``, as the released
+            low-resolution code.
 
     Raises:
-        InputError: If ``rank`` is below 1, ``alpha`` not positive or ``lambda2_max`` negative.
+        InputError: If ``rank`` is below 1, ``alpha`` not positive, ``lambda2_max`` negative, or a choice unknown.
     """
 
     paper = "Xu et al., ICLR 2024"
@@ -53,6 +67,10 @@ class AutoLoRa(Method):
     init: Init = "normal"
     sigma: float = 1.0
     lora_alpha: float = 1.0
+    statistics: Statistics = "shared"
+    measured_on: MeasuredOn = "augmented"
+    measured_images: int | None = None
+    start: Start = "uniform"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -61,13 +79,21 @@ class AutoLoRa(Method):
             raise InputError(f"alpha={self.alpha}: the sharpening exponent is positive; the paper takes 1")
         if self.lambda2_max < 0:
             raise InputError(f"lambda2_max={self.lambda2_max}: a loss weight is 0 or more; the paper takes 6")
+        if self.statistics not in get_args(Statistics):
+            raise InputError(f"statistics={self.statistics!r} is unknown; use {', '.join(get_args(Statistics))}")
+        if self.measured_on not in get_args(MeasuredOn):
+            raise InputError(f"measured_on={self.measured_on!r} is unknown; use {' or '.join(get_args(MeasuredOn))}")
+        if self.measured_images is not None and self.measured_images < 1:
+            raise InputError(f"measured_images={self.measured_images}: an accuracy needs 1 or more; None is all")
+        self.pgd = replace(self.pgd, start=self.start)
         self.set_weights(0.0)
 
     def prepare(self, model: RobustModel) -> None:
         """Add the low-rank branch; backbone, branch and head all train."""
-        model.branches["natural"] = LowRankBranch(
-            model.backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma
-        )
+        backbone = model.backbone
+        branch = LowRankBranch(backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
+        norms = {"shared": None, "adversarial-only": SparingNormBranch, "dual": DualNormBranch}[self.statistics]
+        model.branches["natural"] = branch if norms is None else JoinedBranch(branch, norms(backbone))
 
     def set_weights(self, accuracy: float) -> None:
         """Set both loss weights from the natural accuracy in [0, 1] of the branch (Eq. 6 and 7)."""
@@ -76,7 +102,12 @@ class AutoLoRa(Method):
 
     def begin_epoch(self, model: RobustModel, accuracy: Accuracy) -> None:
         """Measure the branch and set the loss weights."""
-        self.set_weights(accuracy(lambda x: model.through("natural", x)))
+        measured = accuracy(
+            lambda x: model.through("natural", x),
+            augmented=self.measured_on == "augmented",
+            images=self.measured_images,
+        )
+        self.set_weights(measured)
 
     def loss(self, model: RobustModel, batch: Batch) -> Losses:
         """Return the three terms of Eq. 5, natural pass first."""
@@ -86,6 +117,12 @@ class AutoLoRa(Method):
             "adversarial": (1 - self.lambda1) * F.cross_entropy(adversarial, batch.y),
             "consistency": self.lambda2 * kl_from(natural, adversarial),
         }
+
+    def objectives(self, model: RobustModel, batch: Batch) -> dict[str, Pair]:
+        """Add Eq. 8: adversarial cross entropy against the divergence from the branch, whose backbone is stopped."""
+        adversarial, natural = model(batch.x_adv), model.through("natural", batch.x)
+        own = (cross_entropy_each(adversarial, batch.y), kl_each(adversarial, natural))
+        return super().objectives(model, batch) | {"eq8": own}
 
     def gauges(self) -> dict[str, float]:
         """Return the loss weights of this epoch."""

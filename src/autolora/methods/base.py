@@ -5,15 +5,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
 from autolora.attacks import PGD, Forward
+from autolora.losses import cross_entropy_each, kl_each
 from autolora.models import RobustModel
 
 Losses = dict[str, Tensor]  # named terms; their sum is minimised
-Accuracy = Callable[[Forward], float]  # natural accuracy in [0, 1] of a way through the model, on the training images
+Pair = tuple[Tensor, Tensor]  # two losses per image, (N,) each
+
+
+class Accuracy(Protocol):
+    """Measures the natural accuracy of a way through the model on the training images."""
+
+    def __call__(self, way: Forward, *, augmented: bool = True, images: int | None = None) -> float:
+        """Return the accuracy in [0, 1].
+
+        Args:
+            way: Images in [0, 1] to logits.
+            augmented: On augmented images in a new order, as training sees them; else as they are, in a fixed order.
+            images: How many, at most: the first of that order, in whole batches. None: all.
+        """
 
 
 class Batch(NamedTuple):
@@ -58,6 +72,19 @@ class Method(ABC):
     def begin_training(self, model: RobustModel) -> None:
         """Put the model into the mode in which the loss is computed; called once an epoch, before its batches."""
         model.train()
+
+    def objectives(self, model: RobustModel, batch: Batch) -> dict[str, Pair]:
+        r"""Return pairs of losses whose gradients into the backbone may disagree, per image and by name.
+
+        What every method shares is the control that matches AutoLoRa's Eq. 8: adversarial cross entropy and divergence
+        from the natural predictions, both through the adversarial pass alone,
+
+        .. math:: CE(f(x'), y) \quad \text{and} \quad KL(sg(f(x)) \| f(x'))
+
+        The model is in evaluation mode. A method adds the pair of its own paper.
+        """
+        adversarial, natural = model(batch.x_adv), model(batch.x).detach()
+        return {"adv-ce-vs-kl": (cross_entropy_each(adversarial, batch.y), kl_each(adversarial, natural))}
 
     def gauges(self) -> dict[str, float]:
         """Return what the log shows for each epoch beside the losses, such as the loss weights."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autolora.errors import InputError
-from autolora.losses import kl_from
-from autolora.methods.base import Batch, Losses, Method, register
+from autolora.losses import cross_entropy_each, kl_each, kl_from
+from autolora.methods.base import Batch, Losses, Method, Pair, register
 from autolora.models import FrozenNormBranch, RobustModel
 
 FROZEN = "frozen"
@@ -63,6 +63,20 @@ class Twins(Method):
     @abstractmethod
     def loss(self, model: RobustModel, batch: Batch) -> Losses:
         """Return the terms of the loss, by net."""
+
+    def objectives(self, model: RobustModel, batch: Batch) -> dict[str, Pair]:
+        """Add AutoLoRa's Eq. 4: the natural against the adversarial objective, each summed over both nets.
+
+        As printed, both cross entropies are of the adaptive net; by Eq. 2 the first is of the frozen one, as here.
+        Both nets see every image, unlike in training.
+        """
+        frozen, adaptive = model.through(FROZEN, batch.x), model(batch.x)
+        frozen_adv, adaptive_adv = model.through(FROZEN, batch.x_adv), model(batch.x_adv)
+        natural = self.weight_frozen * cross_entropy_each(frozen, batch.y)
+        adversarial = self.weight_frozen * kl_each(frozen_adv, frozen)
+        natural = natural + self.weight_adaptive * cross_entropy_each(adaptive, batch.y)
+        adversarial = adversarial + self.weight_adaptive * kl_each(adaptive_adv, adaptive)
+        return super().objectives(model, batch) | {"eq4": (natural, adversarial)}
 
 
 @register("twins-at")

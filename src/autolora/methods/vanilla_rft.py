@@ -11,8 +11,8 @@ from torch import Tensor
 
 from autolora.attacks import Start
 from autolora.errors import InputError
-from autolora.losses import kl_each, kl_from
-from autolora.methods.base import Batch, Losses, Method, register
+from autolora.losses import cross_entropy_each, kl_each, kl_from
+from autolora.methods.base import Batch, Losses, Method, Pair, register
 from autolora.models import RobustModel
 
 
@@ -67,3 +67,9 @@ class VanillaRFT(Method):
             "natural": F.cross_entropy(natural, batch.y),
             "consistency": self.beta * kl_from(natural, adversarial),
         }
+
+    def objectives(self, model: RobustModel, batch: Batch) -> dict[str, Pair]:
+        """Add AutoLoRa's Eq. 3: the natural against the adversarial objective, through one network."""
+        natural, adversarial = model(batch.x), model(batch.x_adv)
+        own = (cross_entropy_each(natural, batch.y), kl_each(adversarial, natural))
+        return super().objectives(model, batch) | {"eq3": own}

@@ -2,7 +2,7 @@
 
 from autolora.models import resnet_cifar as resnet_cifar  # registers the CIFAR ResNets with timm
 from autolora.models.backbones import PACKAGED, build_model, native_size
-from autolora.models.branches import Branch, FrozenNormBranch, LowRankBranch, evaluating
+from autolora.models.branches import Branch, FrozenNormBranch, JoinedBranch, LowRankBranch, evaluating
 from autolora.models.robust import Architecture, Normalize, RobustModel
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Architecture",
     "Branch",
     "FrozenNormBranch",
+    "JoinedBranch",
     "LowRankBranch",
     "Normalize",
     "RobustModel",

@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from autolora.errors import InputError
@@ -89,6 +90,8 @@ def native_size(name: str) -> int:
 def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> RobustModel:
     """Split a timm model into a backbone, which gives features (N, D), and a new head for ``classes`` classes.
 
+    Stochastic depth, which some of timm's models have by default, is switched off.
+
     Raises:
         InputError: If timm does not name exactly one classifier layer.
     """
@@ -104,6 +107,9 @@ def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> R
         input_size=size,
         arguments=_size_argument(config, size[-1]),
     )
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0  # two passes of one step are compared, and must not skip different layers
     model.reset_classifier(0)
     features = int(getattr(model, "head_hidden_size", None) or model.num_features)
     return RobustModel(Normalize(config["mean"], config["std"]), model, nn.Linear(features, classes), architecture)

@@ -7,18 +7,33 @@ the running statistics of batch norm are updated in place.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 
+from timm.layers.norm import RmsNorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.errors import InputError
 from autolora.models.lowrank import Init, Style, Targets, adapted_layers, build_update
 
-__all__ = ["Branch", "DualNormBranch", "FrozenNormBranch", "LowRankBranch", "evaluating"]
+__all__ = [
+    "Branch",
+    "DualNormBranch",
+    "FrozenNormBranch",
+    "JoinedBranch",
+    "LowRankBranch",
+    "SparingNormBranch",
+    "evaluating",
+]
+
+
+logger = logging.getLogger(__name__)
+
+AFFINE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)  # timm's other variants are subclasses
 
 
 class Branch(nn.Module, ABC):
@@ -79,27 +94,28 @@ class LowRankBranch(Branch):
 
 
 class DualNormBranch(Branch):
-    """Batch norms of its own, affine parameters and running statistics (Xie et al., 2020); all else is shared.
+    """Norms of its own, affine parameters and running statistics (Xie et al., 2020); all else is shared.
 
-    They start as copies of the backbone's, and learn and move independently of them.
+    They start as copies of the backbone's, and learn and move independently of them. They are the batch norms of the
+    backbone; where it has none, as a transformer, its layer and group norms, which have affine parameters alone.
 
     Raises:
-        InputError: If the backbone has no batch norm with running statistics.
+        InputError: If the backbone has no norm with anything to copy.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        norms = _norms(backbone)
+        norms = _batch_norms(backbone) or _affine_norms(backbone)
         if not norms:
             raise InputError(
-                f"{type(backbone).__name__} has no batch norm with running statistics, so that a branch with its own "
-                "would be the backbone itself; use a backbone with batch norm, or another method"
+                f"{type(backbone).__name__} has no norm with statistics or affine parameters, so that a branch with "
+                "its own would be the backbone itself; use a backbone with norms, or another method"
             )
         self.replaced = tuple(norms)
         self.norms = nn.ModuleList(deepcopy(norm) for norm in norms.values())
 
     def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
-        """Return this branch's parameters and buffers of every batch norm."""
+        """Return this branch's parameters and buffers of every norm."""
         return {
             f"{name}.{key}": tensor
             for name, norm in zip(self.replaced, self.norms, strict=True)
@@ -111,12 +127,76 @@ class FrozenNormBranch(DualNormBranch):
     """The frozen net of TWINS: batch norms of its own that keep the statistics of pre-training (Liu et al., 2023).
 
     They normalise with their stored mean and variance even in training, and never update them. The affine parameters
-    are copies that learn, as in the authors' code; weights and head are shared and learn from both nets.
+    are copies that learn, as in the authors' code; weights and head are shared and learn from both nets. Without batch
+    norm only those copies are left, which is said aloud: the paper's idea rests on the statistics.
     """
 
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        if not _batch_norms(backbone):
+            logger.warning(
+                f"{type(backbone).__name__} has no batch norm, and so no statistics to freeze: the frozen net differs "
+                "in the affine parameters of its norms alone"
+            )
+
     def mode(self, backbone: nn.Module) -> AbstractContextManager[None]:
-        """Return a context in which the batch norms of the backbone are in eval mode."""
+        """Return a context in which the replaced norms of the backbone are in eval mode."""
         return _in_eval_mode(backbone.get_submodule(name) for name in self.replaced)
+
+
+class SparingNormBranch(Branch):
+    """Leaves no trace in the running statistics of batch norm: in train mode a call updates copies, which are dropped.
+
+    Raises:
+        InputError: If the backbone has no batch norm with running statistics: there is nothing to spare.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.spared = tuple(_batch_norms(backbone))
+        if not self.spared:
+            raise InputError(
+                f"{type(backbone).__name__} has no batch norm with running statistics, so none can be kept from "
+                "natural data; leave the option out"
+            )
+
+    def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """Return copies of the batch norms' buffers."""
+        return {
+            f"{name}.{key}": buffer.clone()
+            for name in self.spared
+            for key, buffer in backbone.get_submodule(name).named_buffers()
+        }
+
+
+class JoinedBranch(Branch):
+    """Several branches as one way through the backbone; where they replace the same tensor, the last one wins.
+
+    Args:
+        parts: Branches of the same backbone.
+    """
+
+    def __init__(self, *parts: Branch) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors of all parts."""
+        joined: dict[str, Tensor] = {}
+        for part in self._branches():
+            joined |= part.tensors(backbone)
+        return joined
+
+    @contextmanager
+    def mode(self, backbone: nn.Module) -> Iterator[None]:
+        """Return a context in which the modes of all parts hold."""
+        with ExitStack() as stack:
+            for part in self._branches():
+                stack.enter_context(part.mode(backbone))
+            yield
+
+    def _branches(self) -> list[Branch]:
+        return [part for part in self.parts if isinstance(part, Branch)]
 
 
 def evaluating(model: nn.Module) -> AbstractContextManager[None]:
@@ -139,7 +219,13 @@ def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def _norms(backbone: nn.Module) -> dict[str, _BatchNorm]:
+def _batch_norms(backbone: nn.Module) -> dict[str, nn.Module]:
     """Find the batch norms that have running statistics: without them, a norm has no eval mode to speak of."""
     modules = backbone.named_modules()
     return {name: m for name, m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None}
+
+
+def _affine_norms(backbone: nn.Module) -> dict[str, nn.Module]:
+    """Find the layer, group and root-mean-square norms that have affine parameters."""
+    modules = backbone.named_modules()
+    return {name: m for name, m in modules if isinstance(m, AFFINE_NORMS) and m.weight is not None}

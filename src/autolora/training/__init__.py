@@ -1,7 +1,8 @@
 """Training: one loop for every method, with checkpoints that a killed run continues from."""
 
 from autolora.training.checkpoint import Checkpoints, TrainingState
-from autolora.training.loop import Optimization, TrainingError, fit
+from autolora.training.epoch import TrainingError
+from autolora.training.loop import Optimization, fit
 from autolora.training.step import Step
 
 __all__ = ["Checkpoints", "Optimization", "Step", "TrainingError", "TrainingState", "fit"]

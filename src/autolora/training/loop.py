@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 from tqdm import tqdm
 
-from autolora.attacks import PGD, Forward
-from autolora.evaluation import Score, verdicts
-from autolora.methods import Batch, Method
-from autolora.models import RobustModel, evaluating
+from autolora.attacks import PGD
+from autolora.methods import Method
+from autolora.models import RobustModel
 from autolora.models.folding import Folding
 from autolora.schedules import Schedule
 from autolora.training.checkpoint import Checkpoints, TrainingState
+from autolora.training.epoch import Autocast, Epoch, Loader, Row
 from autolora.training.step import Step
 
-Autocast = Callable[[], AbstractContextManager[object]]
-Loader = DataLoader[tuple[Tensor, Tensor]]
-Row = dict[str, float]
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on, through nobody's mistake in the command: a loss that is not finite."""
+Probe = Callable[[int], Row]  # a finished epoch's number to what was measured after it, if anything
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,8 @@ def fit(
     val_attack: PGD,
     checkpoints: Checkpoints,
     optimization: Optimization | None = None,
+    clean: Loader | None = None,
+    probe: Probe | None = None,
     autocast: Autocast = nullcontext,
     resume: bool = False,
     progress: bool = True,
@@ -84,6 +77,8 @@ def fit(
         val_attack: Attack for the robust validation accuracy.
         checkpoints: Where to keep the last and the best state.
         optimization: Momentum and weight decay.
+        clean: The training images, not augmented and in a fixed order, for methods that measure on them.
+        probe: Called after every epoch with its number; what it measures joins the epoch's row.
         autocast: Precision of attacks and losses; verdicts are taken in full precision.
         resume: Continue after the last finished epoch in ``checkpoints``.
         progress: Show a progress bar.
@@ -102,15 +97,17 @@ def fit(
         schedule_state, state = checkpoints.restore_last(model, optimizer)
         schedule.load_state_dict(schedule_state)
     step, prepared, train, val = accelerator.prepare(Step(model, method), optimizer, train, val)
-    epoch = _Epoch(
-        model, method, step, prepared, train, val, val_attack, accelerator, autocast, Folding(model.backbone)
-    )
+    clean = clean and accelerator.prepare(clean)
+    folding = Folding(model.backbone)
+    epoch = Epoch(model, method, step, prepared, train, val, clean, val_attack, accelerator, autocast, folding)
     total, done = epochs * len(train), state.epoch * len(train)
     with tqdm(total=total, initial=done, unit="batch", disable=not progress, dynamic_ncols=True) as bar:
         while state.epoch < epochs and not schedule.stopped:
             started = time.perf_counter()
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
             row = {"epoch": state.epoch + 1, "lr": schedule.lr} | epoch.run(schedule.lr, bar)
+            if probe is not None:
+                row |= probe(state.epoch + 1)
             score = row["val_robust" if method.selects_on == "robust" else "val_natural"]
             if score > state.best:
                 state.best = score
@@ -125,71 +122,6 @@ def fit(
     checkpoints.restore_best(model)
     method.finalize(model)
     return state
-
-
-@dataclass
-class _Epoch:
-    """One pass over the training images and one over the validation images, with all that they need."""
-
-    model: RobustModel
-    method: Method
-    step: Step
-    optimizer: Any  # accelerate's wrapper of the optimizer
-    train: Loader
-    val: Loader
-    val_attack: PGD
-    accelerator: Accelerator
-    autocast: Autocast
-    folding: Folding
-
-    def run(self, lr: float, bar: tqdm[NoReturn]) -> Row:
-        """Train for an epoch at a rate; return loss terms, gauges and validation accuracies."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        with evaluating(self.model), self.autocast():  # loss weights, unlike verdicts, may be set in low precision
-            self.method.begin_epoch(self.model, lambda way: self._score(way, self.train).accuracy)
-        losses = self._train(bar)
-        with evaluating(self.model):
-            natural = self._score(self.model, self.val)
-            robust = self._score(self.model, self.val, self.val_attack)
-        scores = {"val_natural": natural.accuracy, "val_robust": robust.accuracy}
-        return self.method.gauges() | losses | scores
-
-    def _train(self, bar: tqdm[NoReturn]) -> Row:
-        self.method.begin_training(self.model)
-        totals: dict[str, Tensor] = {}
-        images = 0
-        for x, y in self.train:
-            x_adv = self._attack(x, y)
-            with self.autocast():
-                losses = self.step(Batch(x, y, x_adv))
-            self._update(torch.stack(list(losses.values())).sum())
-            for name, term in losses.items():
-                totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
-            images += len(y) * self.accelerator.num_processes
-            bar.update()
-        means = {name: float(self.accelerator.reduce(term, "mean")) / len(self.train) for name, term in totals.items()}
-        # a finite loss may still have had a gradient that was not: then the weights tell
-        finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
-        if not finite or not all(map(math.isfinite, means.values())):
-            raise TrainingError(
-                f"training diverged: losses {means}, weights {'finite' if finite else 'not finite'}; "
-                "lower --lr, or train with --precision fp32"
-            )
-        return means | {"images": images}
-
-    def _attack(self, x: Tensor, y: Tensor) -> Tensor:
-        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
-            return self.method.attack(self.model, x, y)
-
-    def _update(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.optimizer.step()
-
-    def _score(self, way: Forward, batches: Loader, attack: PGD | None = None) -> Score:
-        gather = self.accelerator.gather_for_metrics
-        return verdicts(way, batches, attack, autocast=self.autocast, gather=gather).score
 
 
 def _finish_epoch(state: TrainingState, row: Row, seconds: float) -> None:
