@@ -1,5 +1,6 @@
 """Models: timm backbones behind one interface, and the branches that training runs through them."""
 
+from autolora.models import cifar_stem as cifar_stem  # registers ResNets with a CIFAR stem with timm
 from autolora.models import resnet_cifar as resnet_cifar  # registers the CIFAR ResNets with timm
 from autolora.models.backbones import PACKAGED, build_model, native_size
 from autolora.models.branches import Branch, FrozenNormBranch, JoinedBranch, LowRankBranch, evaluating
