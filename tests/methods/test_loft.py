@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from copy import deepcopy
+from dataclasses import fields
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from autolora.attacks import PGD
 from autolora.errors import InputError
 from autolora.methods import ALF, SLF, Batch, LoFT
 from autolora.models import RobustModel, evaluating
+from autolora.models.adapters import fingerprint
 from autolora.threat import ThreatModel
 
 from .networks import sum_kl, tiny
@@ -82,6 +85,60 @@ def test_the_merge_is_exact_and_leaves_the_backbones_own_names() -> None:
     assert list(model.state_dict()) == list(before.state_dict())
     assert not any(parametrize.is_parametrized(module) for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_adapter_is_what_was_trained_and_belongs_to_what_was_there_before() -> None:
+    method, model, before = trained()
+    assert method.adapter is None
+    method.begin_training(model)
+    torch.autograd.backward(list(method.loss(model, batch()).values()))  # moves the statistics
+    with torch.no_grad():
+        model.head.weight += 1
+    pairs = {name: parameter.clone() for name, parameter in model.named_parameters() if ".lora_" in name}
+    method.finalize(model)
+    adapter = method.adapter
+    assert adapter is not None and tuple(adapter.pairs) == method.adapted
+    assert adapter.fingerprint == fingerprint(before.backbone)
+    assert (adapter.rank, adapter.lora_alpha, adapter.architecture) == (2, 8.0, before.architecture)
+    for name, (a, b) in adapter.pairs.items():
+        stem = f"backbone.{name}.parametrizations.weight.0.update"
+        assert torch.equal(a, pairs[f"{stem}.lora_A"]) and torch.equal(b, pairs[f"{stem}.lora_B"])
+    assert torch.equal(adapter.head["weight"], model.head.weight)
+    assert adapter.norms.keys() == {
+        name for name, m in before.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)
+    }
+    for name, state in adapter.norms.items():
+        now, then = (m.backbone.get_submodule(name).state_dict() for m in (model, before))
+        assert all(torch.equal(state[key], now[key]) for key in now)
+        assert not torch.equal(state["running_mean"], then["running_mean"])
+    with torch.no_grad():
+        model.head.weight += 1  # the adapter is a copy: what happens to the model later does not reach it
+    assert not torch.equal(adapter.head["weight"], model.head.weight)
+
+
+def test_a_form_that_peft_lacks_leaves_no_adapter_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = tiny()
+    method = LoFT(PGD_2, rank=2, style="loralib")
+    method.prepare(model)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "no adapter" in line and "style=peft" in line
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.1)
+    x = batch().x
+    with evaluating(model), torch.no_grad():
+        expected = model(x)
+    method.finalize(model)
+    assert method.adapter is None
+    with evaluating(model), torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-6)
+
+
+def test_what_a_method_finds_is_no_option_of_it() -> None:
+    options = {item.name for item in fields(LoFT) if item.init}
+    assert not options & {"adapter", "adapted"} and "rank" in options
+    assert "adapter" not in repr(LoFT(PGD_2))
 
 
 @pytest.mark.parametrize("norms", ["train", "frozen"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from autolora.attacks import PGD, Forward
 from autolora.losses import cross_entropy_each, kl_each
 from autolora.models import RobustModel
+from autolora.models.adapters import Adapter
 
 Losses = dict[str, Tensor]  # named terms; their sum is minimised
 Pair = tuple[Tensor, Tensor]  # two losses per image, (N,) each
@@ -44,9 +45,13 @@ class Method(ABC):
 
     Args:
         pgd: The attack that makes adversarial training images.
+
+    Attributes:
+        adapter: What was trained, apart from the frozen backbone, for a method that freezes one; set by ``finalize``.
     """
 
     pgd: PGD
+    adapter: Adapter | None = field(default=None, init=False, repr=False, compare=False)
     paper: ClassVar[str] = ""
     selects_on: ClassVar[Literal["robust", "natural"]] = "robust"  # the validation accuracy that picks the epoch
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -13,7 +15,11 @@ from autolora.errors import InputError
 from autolora.losses import kl_from
 from autolora.methods.base import Batch, Losses, Method, register
 from autolora.models import RobustModel
+from autolora.models.adapters import extract
 from autolora.models.lowrank import Init, LowRankUpdate, Style, Targets, adapted_layers, build_update
+from autolora.models.peft_format import peft_obstacle
+
+logger = logging.getLogger(__name__)
 
 
 class Adapted(nn.Module):
@@ -79,11 +85,15 @@ class LoFT(Method):
         """Freeze the backbone and re-express the adapted weights."""
         backbone = model.backbone.requires_grad_(False)
         self.adapted = adapted_layers(backbone, self.targets)
-        for name in self.adapted:
-            layer = backbone.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            update = build_update(layer, self.rank, self.style, self.lora_alpha, self.init, self.sigma)
-            parametrize.register_parametrization(layer, "weight", Adapted(update))
+        layers = {name: _layer(model, name) for name in self.adapted}
+        updates = {
+            name: build_update(layer, self.rank, self.style, self.lora_alpha, self.init, self.sigma)
+            for name, layer in layers.items()
+        }
+        if (obstacle := peft_obstacle(model, updates)) is not None:
+            logger.info(f"this run will have a model but no adapter, since PEFT {obstacle}")
+        for name, update in updates.items():
+            parametrize.register_parametrization(layers[name], "weight", Adapted(update))
 
     def begin_training(self, model: RobustModel) -> None:
         """Train, with the backbone's statistics fixed if asked for."""
@@ -106,8 +116,28 @@ class LoFT(Method):
         }
 
     def finalize(self, model: RobustModel) -> None:
-        """Merge the updates into the weights, and let the backbone train again."""
+        """Keep the adapter if PEFT has a form for it, merge the updates, and let the backbone train again."""
         super().finalize(model)
-        for name in self.adapted:
-            parametrize.remove_parametrizations(model.backbone.get_submodule(name), "weight")
+        updates = {name: _taken(_layer(model, name)) for name in self.adapted}
+        if peft_obstacle(model, updates) is None:
+            self.adapter = extract(model, updates, self.lora_alpha)
+        with torch.no_grad():
+            for name, update in updates.items():
+                _layer(model, name).weight += update()
         model.backbone.requires_grad_(True)
+
+
+def _layer(model: RobustModel, name: str) -> nn.Conv2d | nn.Linear:
+    layer = model.backbone.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
+
+
+def _taken(layer: nn.Conv2d | nn.Linear) -> LowRankUpdate:
+    """Take the update off a layer, which has its own weight again."""
+    parametrizations = layer.parametrizations
+    assert isinstance(parametrizations, nn.ModuleDict)
+    steps = parametrizations["weight"]
+    assert isinstance(steps, nn.ModuleList) and isinstance(steps[0], Adapted)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+    return steps[0].update

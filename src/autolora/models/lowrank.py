@@ -113,7 +113,7 @@ class PeftUpdate(LowRankUpdate):
     .. math:: \Delta W_{o,i,h,w} = \frac{\alpha}{r} \sum_\rho B_{o,\rho} A_{\rho,i,h,w}
 
     A is (r, in, k_h, k_w) and B is (out, r, 1, 1). With g groups every group has its own pair: A is (g r, in / g, k_h,
-    k_w) and B is (out, r, 1, 1). This differs from PEFT, whose second convolution mixes the groups, so that it cannot
+    k_w) and B is (out, r, 1, 1). This differs from PEFT, whose first convolution mixes the groups, so that it cannot
     be merged into a grouped weight. Linear: A is (r, in) and B is (out, r).
     """
 
