@@ -1,6 +1,10 @@
 """A new method in one class: adversarial logit pairing (Kannan et al., 2018), run like any other.
 
 python examples/write_a_method.py digits
+
+Or as a plugin, with every option of the command line, and with the method's own fields as its options:
+
+autolora fit digits --plugin examples/write_a_method.py --method alp --method-options.weight 0.1
 """
 
 import sys
@@ -31,7 +35,7 @@ class LogitPairing(Method):
         }
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # not when it is a plugin
     options = dict(pair.split("=") for pair in sys.argv[2:])
     result = autolora.finetune(sys.argv[1], method="alp", epochs=int(options.get("epochs", 3)), out=options.get("out"))
     print(f"natural {result.accuracy('natural'):.1%}, under PGD-10 {result.accuracy('pgd-10'):.1%}")

@@ -1,4 +1,4 @@
-"""``autolora methods | models | datasets``: what there is."""
+"""``autolora methods | models | datasets | presets``: what there is."""
 
 from __future__ import annotations
 
@@ -55,10 +55,32 @@ class Listing:
         return ""
 
 
+class MethodListing(Listing):
+    """The list of methods, with those of a file of the user's if one is named."""
+
+    def parser(self, formatter: Any) -> ArgumentParser:
+        """Return the parser of this command."""
+        parser = super().parser(formatter)
+        parser.add_argument("--plugin", type=str | None, default=None, help="Python file whose methods to list as well")
+        return parser
+
+    def execute(self, options: Namespace) -> None:
+        """Import the plugin, and print the list."""
+        if options.plugin is not None:
+            from autolora.experiments.plugins import load_plugin
+
+            load_plugin(options.plugin)
+        super().execute(options)
+
+
 def _methods() -> list[Row]:
     from autolora.methods import METHODS
 
-    return [{"name": name, "paper": cls.paper, "summary": cls.summary()} for name, cls in METHODS.items()]
+    # a class of the user's may have no docstring
+    return [
+        {"name": name, "paper": cls.paper, "summary": cls.summary() if (cls.__doc__ or "").strip() else ""}
+        for name, cls in METHODS.items()
+    ]
 
 
 def _models() -> list[Row]:
@@ -82,8 +104,15 @@ def _datasets() -> list[Row]:
     return [*rows, {"name": "FOLDER or ARCHIVE", "summary": "class folders, or train/ [val/] test/ of class folders"}]
 
 
+def _presets() -> list[Row]:
+    from autolora.experiments.presets import preset_names, preset_summary
+
+    return [{"name": name, "summary": preset_summary(name)} for name in preset_names()]
+
+
 COMMANDS = (
-    Listing("methods", "training methods", _methods),
+    MethodListing("methods", "training methods", _methods),
     Listing("models", "models: every one of timm, and the packaged one", _models),
     Listing("datasets", "named data sets, and what DATA can be", _datasets),
+    Listing("presets", "presets: options that follow a published protocol", _presets),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS, Action
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import islice
@@ -10,9 +11,12 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
+from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, config_from
+from autolora.experiments.presets import preset_file, preset_names
 from autolora.experiments.result import CONFIG
 
+WITH_PRESETS = ("fit", "pretrain")  # the commands that take the options of a run
 SHOWN_FIRST = ("model", "weights", "method", "eps", "norm", "epochs", "batch_size", "image_size", "out", "seed")
 
 
@@ -33,6 +37,9 @@ def config_parser(
         default = (defaults or {}).get(item.name, item.default)
         _add(parser, item, hints[item.name], default)
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder after its last epoch")
+    known = ", ".join(preset_names())
+    text = f"options of a published protocol ({known}); --config and command line win"
+    parser.add_argument("--preset", metavar="NAME", action=_InFrontOnly, default=SUPPRESS, help=text)
     add_common(parser)
     return parser
 
@@ -49,6 +56,8 @@ def to_config(options: Namespace) -> RunConfig:
     Raises:
         InputError: If it cannot work.
     """
+    if "preset" in options:  # only from a file: the command line's has become one
+        raise InputError("config key 'preset' belongs on the command line; give --preset NAME beside --config")
     return config_from({item.name: options[item.name] for item in fields(RunConfig)})
 
 
@@ -63,18 +72,44 @@ def resume_hint(command: str, options: Namespace) -> str:
 
 
 def config_first(argv: list[str]) -> list[str]:
-    """Move ``--config FILE`` behind the command, so that options on the command line win wherever they stand."""
-    files: list[str] = []
+    """Move ``--config FILE`` behind the command, so that options on the command line win wherever they stand.
+
+    The file that ``--preset NAME`` stands for goes in front of them, so that they win over it.
+
+    Raises:
+        InputError: If a preset is unknown, or there is more than one.
+    """
+    files, words = _take("--config", argv)
+    presets, rest = _take("--preset", words)
+    if rest[:1] and rest[0] in WITH_PRESETS:
+        words = rest
+        if len(presets) > 1:
+            raise InputError(f"presets {' and '.join(presets)} are given; each is a whole protocol, so give one")
+        files = [str(preset_file(name)) for name in presets] + files
+    return words[:1] + [f"--config={file}" for file in files] + words[1:]
+
+
+def _take(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return the values of an option, written as ``FLAG VALUE`` or ``FLAG=VALUE``, and all other words."""
+    values: list[str] = []
     rest: list[str] = []
     words = iter(argv)
     for word in words:
-        if word == "--config" and (file := list(islice(words, 1))):
-            files += [word, *file]
-        elif word.startswith("--config="):
-            files.append(word)
+        if word == flag and (value := list(islice(words, 1))):
+            values += value
+        elif word.startswith(f"{flag}="):
+            values.append(word.partition("=")[2])
         else:
             rest.append(word)
-    return rest[:1] + files + rest[1:]
+    return values, rest
+
+
+class _InFrontOnly(Action):
+    """Shows ``--preset`` in the help; :func:`config_first` has replaced it wherever it can stand."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Refuse what is left: an abbreviation."""
+        parser.error(f"option {option_string}: write it as --preset NAME")
 
 
 def _order(item: Field[Any]) -> tuple[bool, int]:

@@ -14,7 +14,8 @@ import yaml
 from autolora.errors import InputError
 
 
-def _option(default: Any, text: str) -> Any:
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with a default and the help text of its option."""
     return field(default=default, metadata={"help": text})
 
 
@@ -29,46 +30,42 @@ class RunConfig:
     data: str = field(
         metadata={"help": "folder of class folders (or train/ [val/] test/), archive of one, or named set"}
     )
-    model: str = _option("packaged", "packaged robust backbone, timm name, hf-hub:NAME, or a run folder")
-    weights: str = _option("auto", "auto, pretrained, packaged, none (random), or a checkpoint file")
-    method: str = _option("autolora", "method to train with; `autolora methods` lists them")
-    method_options: dict[str, Any] | None = _option(
-        None, "further options of the method, e.g. --method-options.alpha 2"
-    )
-    rank: int | None = _option(None, "rank of the low-rank branch (default of the method: 8)")
-    adapter: str | None = _option(None, "PEFT adapter to merge into the backbone first, such as RUN/adapter")
-    head: Literal["default", "zero"] = _option("default", "first weights of the head: torch's default, or zero")
-    eps: float | str = _option("8/255", "radius of the threat model, in pixel units [0, 1]")
-    norm: Literal["Linf", "L2"] = _option("Linf", "norm of the threat model")
-    attack: str = _option("pgd-10", "training attack: pgd-K, or one-step (fast adversarial training)")
-    step_size: float | str | None = _option(
+    model: str = option("packaged", "packaged robust backbone, timm name, hf-hub:NAME, or a run folder")
+    weights: str = option("auto", "auto, pretrained, packaged, none (random), or a checkpoint file")
+    method: str = option("autolora", "method to train with; `autolora methods` lists them")
+    method_options: dict[str, Any] | None = option(None, "further options of the method, e.g. --method-options.alpha 2")
+    rank: int | None = option(None, "rank of the low-rank branch (default of the method: 8)")
+    adapter: str | None = option(None, "PEFT adapter to merge into the backbone first, such as RUN/adapter")
+    head: Literal["default", "zero"] = option("default", "first weights of the head: torch's default, or zero")
+    eps: float | str = option("8/255", "radius of the threat model, in pixel units [0, 1]")
+    norm: Literal["Linf", "L2"] = option("Linf", "norm of the threat model")
+    attack: str = option("pgd-10", "training attack: pgd-K, or one-step (fast adversarial training)")
+    step_size: float | str | None = option(
         None, "length of an attack step (default: eps/4 for pgd-K; 1.25 eps, one-step)"
     )
-    epochs: int | None = _option(None, "passes over the training images (default: 60, on few images 30)")
-    batch_size: int | None = _option(None, "images per step (default: 128, less on few images)")
-    image_size: int | None = _option(None, "side in pixels that images are brought to (default: the model's own)")
-    schedule: Literal["auto", "multistep", "cosine", "constant"] = _option("auto", "learning-rate schedule")
-    schedule_options: dict[str, Any] | None = _option(
+    epochs: int | None = option(None, "passes over the training images (default: 60, on few images 30)")
+    batch_size: int | None = option(None, "images per step (default: 128, less on few images)")
+    image_size: int | None = option(None, "side in pixels that images are brought to (default: the model's own)")
+    schedule: Literal["auto", "multistep", "cosine", "constant"] = option("auto", "learning-rate schedule")
+    schedule_options: dict[str, Any] | None = option(
         None, "further options of the schedule, e.g. --schedule-options.rho 0.5"
     )
-    lr: float = _option(0.01, "first learning rate")
-    momentum: float = _option(0.9, "momentum of SGD")
-    weight_decay: float = _option(1e-4, "weight decay of SGD")
-    reset_momentum: bool = _option(False, "forget the momentum when the schedule goes back to the best weights")
-    gradient_similarity: int = _option(0, "every N epochs, how alike the gradients of the loss terms are (0: never)")
-    val_fraction: float | None = _option(None, "share of training images for validation (default: 0.05, more if few)")
-    label_fraction: float = _option(1.0, "share of the training images to use")
-    classes: str | None = _option(None, "keep only these classes, comma-separated, in this order")
-    augmentation: Literal["auto", "none", "crop", "crop-flip"] = _option("auto", "augmentation of training images")
-    skip_bad_images: bool = _option(False, "leave out images that cannot be read, and list them")
-    seed: int = _option(0, "seed of split, initialisation, order and attacks")
-    device: Literal["auto", "cpu", "cuda"] = _option("auto", "where to compute")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
-        "auto", "of training; auto: bf16 where hardware has it"
-    )
-    workers: int = _option(0, "processes that load images")
-    plugin: str | None = _option(None, "Python file that registers a method of your own")
-    out: str | None = _option(None, "run folder (default: runs/DATA-METHOD)")
+    lr: float = option(0.01, "first learning rate")
+    momentum: float = option(0.9, "momentum of SGD")
+    weight_decay: float = option(1e-4, "weight decay of SGD")
+    reset_momentum: bool = option(False, "forget the momentum when the schedule goes back to the best weights")
+    gradient_similarity: int = option(0, "every N epochs, how alike the gradients of the loss terms are (0: never)")
+    val_fraction: float | None = option(None, "share of training images for validation (default: 0.05, more if few)")
+    label_fraction: float = option(1.0, "share of the training images to use")
+    classes: str | None = option(None, "keep only these classes, comma-separated, in this order")
+    augmentation: Literal["auto", "none", "crop", "crop-flip"] = option("auto", "augmentation of training images")
+    skip_bad_images: bool = option(False, "leave out images that cannot be read, and list them")
+    seed: int = option(0, "seed of split, initialisation, order and attacks")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "of training; auto: bf16 where hardware has it")
+    workers: int = option(0, "processes that load images")
+    plugin: str | None = option(None, "Python file that registers a method of your own")
+    out: str | None = option(None, "run folder (default: runs/DATA-METHOD)")
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
@@ -114,7 +111,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` when there is a name that looks alike, else what there is."""
     names = list(known)
     close = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names)) or 'none'}"
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -14,8 +14,11 @@ from autolora.attacks import parse_attack
 from autolora.data import Splits, load_splits
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, suggestion
+from autolora.experiments.plugins import load_plugin
 from autolora.methods import METHODS, Method
 from autolora.models import RobustModel, build_model, native_size
+from autolora.models.adapter_files import load_adapter
+from autolora.models.adapters import merge
 from autolora.models.backbones import check_weights
 from autolora.schedules import SCHEDULES, Schedule, build_schedule
 from autolora.threat import ThreatModel, format_radius, parse_radius
@@ -54,10 +57,13 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         logger.warning(
             f"L2 with eps {format_radius(threat.eps)} is next to no adversary; 128/255 is customary at 32x32"
         )
+    if config.plugin is not None:
+        load_plugin(config.plugin)  # the method may come from it
     method = build_method(config, threat)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     check_weights(config.model, config.weights)
+    adapter = load_adapter(config.adapter) if config.adapter is not None else None
     image_size = config.image_size or native_size(config.model)
     splits = load_splits(
         config.data,
@@ -74,6 +80,8 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         logger.info(note)
     torch.manual_seed(config.seed)
     model = build_model(config.model, classes=len(splits.classes), weights=config.weights, image_size=image_size)
+    if adapter is not None:
+        merge(adapter, model)
     if config.head == "zero":
         torch.nn.init.zeros_(model.head.weight)
         torch.nn.init.zeros_(model.head.bias)

@@ -21,10 +21,12 @@ from autolora.experiments.config import RunConfig, read_yaml, to_yaml
 from autolora.experiments.environment import environment
 from autolora.experiments.ingredients import Ingredients, prepare
 from autolora.experiments.result import CONFIG, METRICS, RESULT, RunResult, write_atomically, write_json, write_metrics
+from autolora.models.adapter_files import save_adapter
 from autolora.models.bundle import save_bundle
 from autolora.threat import format_radius, parse_radius
 from autolora.training import Checkpoints, Optimization, TrainingState, fit
 from autolora.training.precision import autocast_for
+from autolora.training.similarity import GradientSimilarity
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +58,25 @@ def run(config: RunConfig, *, resume: bool = False, progress: bool = True) -> Ru
     trained = time.perf_counter() - begun
     scores = assess(ingredients.model, ingredients.splits, ingredients.threat, folder / "evaluation", progress=progress)
     content = _result(ingredients, state, scores)
-    save_bundle(
-        ingredients.model,
-        folder / "model",
-        ingredients.splits.classes,
-        {"threat_model": str(ingredients.threat), "method": config.method, "data": config.data, "scores": scores},
-    )
+    _ship(ingredients, folder, scores)
     # training over all sessions, and what else this one did
     content["seconds"] = round(state.seconds + time.perf_counter() - started - trained, 3)
     write_json(folder / RESULT, content)
     return RunResult(folder, content)
+
+
+def _ship(parts: Ingredients, folder: Path, scores: Mapping[str, Any]) -> None:
+    """Write the model, and the adapter if the method made one."""
+    classes = parts.splits.classes
+    record = {
+        "threat_model": str(parts.threat),
+        "method": parts.config.method,
+        "data": parts.config.data,
+        "scores": dict(scores),
+    }
+    save_bundle(parts.model, folder / "model", classes, record)
+    if parts.method.adapter is not None:
+        save_adapter(parts.method.adapter, folder / "adapter", classes, record)
 
 
 def _train(parts: Ingredients, folder: Path, *, resume: bool, progress: bool) -> TrainingState:
@@ -89,11 +100,20 @@ def _train(parts: Ingredients, folder: Path, *, resume: bool, progress: bool) ->
         checkpoints=Checkpoints(folder / "checkpoints"),
         optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
         clean=_clean(splits.train, config),
+        probe=_probe(parts),
         autocast=autocast_for(parts.precision, parts.device),
         resume=resume,
         progress=progress,
         on_epoch=_epoch_log(folder, config.epochs),
     )
+
+
+def _probe(parts: Ingredients) -> GradientSimilarity | None:
+    """Return what measures gradient similarity, if that is asked for."""
+    every = parts.config.gradient_similarity
+    if not every:
+        return None
+    return GradientSimilarity(parts.model, parts.method, _clean(parts.splits.train, parts.config), every)
 
 
 def _clean(train: ImageSet, config: RunConfig) -> Any:
