@@ -1,0 +1,49 @@
+"""Who is attacked: a fast way to search for adversarial images, and the model whose verdict counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autolora.attacks.pgd import Forward
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model under attack.
+
+    A search may run in reduced precision, or on a form of the model that is faster. What it finds counts only if the
+    model itself falls for it, in full precision.
+
+    Args:
+        model: Images (N, C, H, W) in [0, 1] to logits (N, K); its verdict counts.
+        search: The same function, cheaper and less exact; by default the model itself.
+    """
+
+    model: Forward
+    search: Forward | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits that a search climbs."""
+        return (self.search or self.model)(x)
+
+    @torch.no_grad()
+    def fallen(self, x: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+        """Say which images (N,) the model gets wrong; logits that are not finite are wrong.
+
+        Args:
+            x: Images (N, C, H, W) in [0, 1].
+            y: Labels (N,).
+            logits: What the search saw for these images; only what it takes for fallen is looked at again.
+        """
+        fallen = wrong(logits, y)
+        if self.search is not None and bool(fallen.any()):
+            fallen[fallen.clone()] = wrong(self.model(x[fallen]), y[fallen])
+        return fallen
+
+
+def wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Say for which images (N,) the logits (N, K) are not an answer, or not the label's."""
+    return (logits.argmax(dim=1) != y) | ~logits.isfinite().all(dim=1)
