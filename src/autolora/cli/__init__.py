@@ -9,12 +9,14 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli import fit, listings, pretrain, quickstart
+from autolora.cli import compare, evaluate, fit, listings, params, pretrain, quickstart
 from autolora.cli.messages import one_line
-from autolora.cli.options import config_first
+from autolora.cli.options import WITH_PRESETS, config_first
 from autolora.errors import InputError
 
-COMMANDS = {module.NAME: module for module in (quickstart, fit, pretrain, *listings.COMMANDS)}
+COMMANDS = {
+    module.NAME: module for module in (quickstart, fit, pretrain, evaluate, compare, params, *listings.COMMANDS)
+}
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """examples:
@@ -68,7 +70,8 @@ def _parser() -> ArgumentParser:
 
 def _options() -> dict[str, list[str]]:
     """Names of the options by command."""
-    return {name: list(module.parser(_formatter()).get_defaults().keys()) for name, module in COMMANDS.items()}
+    named = {name: list(module.parser(_formatter()).get_defaults().keys()) for name, module in COMMANDS.items()}
+    return {name: [*options, "preset"] if name in WITH_PRESETS else options for name, options in named.items()}
 
 
 def _parse(argv: list[str]) -> Namespace | int:

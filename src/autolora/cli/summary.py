@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autolora.experiments.result import RunResult
@@ -44,6 +45,32 @@ def print_comparison(robust: RunResult, control: RunResult) -> None:
     )
     print(f"\ntook       {robust.content['seconds'] + control.content['seconds']:.0f} s")
     _print_next(robust, "autolora fit PHOTOS   (a folder with one folder of images per class)")
+
+
+def print_evaluation(folder: Path, content: Mapping[str, Any]) -> None:
+    """Print what an evaluation found: accuracies with intervals, what they may be called, and every doubt."""
+    print(f"\nAccuracy on {content['images']} images, threat model {content['threat_model']}, with 95 % intervals:\n")
+    scores = content["scores"]
+    print(_rows([(_title(name, score), _percent(score)) for name, score in scores.items()]))
+    for name, score in scores.items():
+        if "after" in score:
+            steps = ", ".join(f"{part} {share:.1%}" for part, share in score["after"].items())
+            print(f"\n{name} left standing after {steps}")
+    for doubt in {str(doubt): doubt for score in scores.values() for doubt in score.get("flags", [])}.values():
+        print(f"\ndoubt: {doubt['name']} on {doubt['count']} of {doubt['total']} images: {doubt['message']}")
+    for point in content.get("curve", [])[1:]:
+        print(f"\neps {point['eps']}\n")
+        print(_rows([(_title(name, score), _percent(score)) for name, score in point["scores"].items()]))
+    if "corruptions" in content:
+        found = content["corruptions"]
+        worst, score = min(found["types"].items(), key=lambda item: item[1]["mean_accuracy"])
+        mean, lowest = found["mean_accuracy"], score["mean_accuracy"]
+        print(f"\nunder 15 common corruptions {mean:.1%} on average, {lowest:.1%} under the worst, {worst}")
+    print(f"\nfolder {folder}: evaluation.json, verdicts.csv")
+
+
+def _title(name: str, score: Mapping[str, Any]) -> str:
+    return NAMES.get(name) or (f"under {score['label']}" if "label" in score else name)
 
 
 def _print_next(result: RunResult, then: str) -> None:

@@ -50,12 +50,17 @@ def build_model(
         InputError: If the name is unknown, the weights are out of reach or do not fit, or the model cannot take
             images of that size.
     """
+    model = split(timm_model(name, weights, image_size), classes=classes, image_size=image_size)
+    _check_size(model, name)
+    return model
+
+
+def timm_model(name: str, weights: str = "auto", image_size: int | None = None) -> TimmModel:
+    """Build timm's own model, with the head that belongs to its weights; see :func:`build_model`."""
     architecture_name = PACKAGED_ARCHITECTURE if name == PACKAGED else _local_dir(name)
     weights = resolve_weights(name, weights)
     state = None if weights in ("none", "pretrained") else read_state(_weights_file(weights))
-    model = split(_create(architecture_name, weights, state, image_size), classes=classes, image_size=image_size)
-    _check_size(model, name)
-    return model
+    return _create(architecture_name, weights, state, image_size)
 
 
 def resolve_weights(name: str, weights: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import timm
 from timm.models._hub import save_for_hf  # older releases do not export it from timm.models
-from torch import Tensor
+from torch import Tensor, nn
 
 from autolora.errors import InputError
-from autolora.models.backbones import TimmModel, split
+from autolora.models.backbones import TimmModel, split, timm_model
 from autolora.models.robust import RobustModel
 
 
@@ -69,9 +69,28 @@ def load_bundle(folder: str | Path) -> RobustModel:
     path = folder if (folder / "config.json").is_file() else folder / "model"
     if not (path / "config.json").is_file():
         raise InputError(f"{folder}: no model in it; give a run folder that is finished, or its model/ folder")
-    shipped: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True)
+    return _with_own_head(timm.create_model(f"local-dir:{path}", pretrained=True))
+
+
+def build_classifier(name: str, *, weights: str = "auto", image_size: int | None = None) -> RobustModel:
+    """Build a timm model that keeps its own head: images in [0, 1] to logits, in evaluation mode, on the CPU.
+
+    Args:
+        name: ``"packaged"`` or a timm name.
+        weights: ``"auto"``, ``"pretrained"``, ``"packaged"``, ``"none"`` (random), or a checkpoint file.
+        image_size: Side of the square input in pixels; None takes the model's own.
+
+    Raises:
+        InputError: If the name is unknown, or the weights are out of reach or do not fit.
+    """
+    return _with_own_head(timm_model(name, weights, image_size), image_size)
+
+
+def _with_own_head(shipped: TimmModel, image_size: int | None = None) -> RobustModel:
     head = shipped.get_classifier()
-    model = split(shipped, classes=head.out_features)
+    if not isinstance(head, nn.Linear):
+        raise InputError(f"{type(shipped).__name__}: its last layer is {type(head).__name__}, not one linear layer")
+    model = split(shipped, classes=head.out_features, image_size=image_size)
     model.head.load_state_dict(head.state_dict())
     return model.eval()
 

@@ -1,0 +1,69 @@
+"""``autolora compare``: finished runs in one table, with the tests that say which differences are real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from autolora.cli.options import add_common
+from autolora.errors import InputError
+
+NAME = "compare"
+HELP = "finished runs side by side, with tests of their differences"
+EPILOG = """examples:
+  autolora compare runs/photos-autolora runs/photos-at        the same test images, one by one
+  autolora compare runs/autolora-* runs/at-*                  several seeds of each: t-tests over seeds
+  autolora compare runs/a runs/b --metric natural
+  autolora compare runs/a runs/b --out comparison.md          or .json, .csv
+"""
+
+
+def parser(formatter: Any) -> ArgumentParser:
+    """Return the parser of this command."""
+    parser = ArgumentParser(
+        description="Compare finished runs on the same data under the same threat model. Runs that differ in nothing "
+        "but the seed form a group; the first group is compared with every other.",
+        epilog=EPILOG,
+        exit_on_error=False,
+        formatter_class=formatter,
+    )
+    parser.add_argument("runs", nargs="*", type=str, default=[], metavar="RUN", help="run folders, two or more")
+    parser.add_argument("--metric", type=str, default="all", help="one score, such as natural or pgd-10")
+    parser.add_argument("--out", type=str | None, default=None, help="file to write as well: .json, .md or .csv")
+    parser.add_argument("--json", action="store_true", help="for machines: print JSON instead of the table")
+    add_common(parser)
+    return parser
+
+
+def execute(options: Namespace) -> None:
+    """Run the command."""
+    from autolora.cli.comparison_formats import FORMATS, as_json, as_text
+    from autolora.experiments.comparison import compare
+    from autolora.experiments.result import write_atomically
+
+    if options.out is not None:
+        _check_out(Path(options.out), list(FORMATS))
+    comparison = compare(options.runs, options.metric)
+    if options.out is not None:
+        out = Path(options.out)
+        write_atomically(out, FORMATS[out.suffix.lower()](comparison))
+    if options.json:
+        print(as_json(comparison), end="")
+    elif not options.quiet:
+        print(f"\n{as_text(comparison)}", end="")
+
+
+def resume_hint(options: Namespace) -> str:
+    """Say how to go on after an interruption: there is nothing to continue."""
+    return ""
+
+
+def _check_out(out: Path, suffixes: list[str]) -> None:
+    """Refuse a file that cannot be written, before anything is read."""
+    if out.suffix.lower() not in suffixes:
+        given = repr(out.suffix) if out.suffix else "no suffix"
+        raise InputError(f"--out {out} has {given}; a comparison is written as {', '.join(suffixes)}")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file")

@@ -1,0 +1,131 @@
+"""From the options of ``autolora evaluate`` to an evaluation: the model, its images, and how they are searched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from autolora.attacks.victim import Victim
+from autolora.data import ImageSet
+from autolora.data.stratify import allocate, draw
+from autolora.errors import InputError
+from autolora.evaluation.corruptions.scores import corruption_scores
+from autolora.experiments.assessment import evaluation_batch
+from autolora.experiments.evaluation import EVALUATION, FAST_IMAGES, Panel, Questions, evaluate
+from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.experiments.result import write_json
+from autolora.experiments.subject import Subject, find_subject, model_fingerprint
+from autolora.models import RobustModel
+from autolora.models.folding import Folding
+from autolora.threat import format_radius
+from autolora.training.precision import resolve_device
+
+logger = logging.getLogger(__name__)
+
+
+def run_evaluation(config: EvaluationConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Evaluate, and return what ``evaluation.json`` holds.
+
+    Args:
+        config: What to do.
+        resume: Continue an evaluation that stopped.
+        progress: Show progress bars.
+
+    Raises:
+        InputError: If the model, the data or the folder cannot work.
+    """
+    _check_folder(config.folder, resume)
+    device = resolve_device(config.device)
+    subject = find_subject(
+        config.model,
+        data=config.data,
+        split=config.split,
+        weights=config.weights,
+        image_size=config.image_size,
+        progress=progress,
+    )
+    for note in subject.notes:
+        logger.info(note)
+    questions = _questions(config, subject)
+    model = subject.model.to(device)
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)
+    panel = _panel(config, subject, model, device)
+    logger.info(
+        f"evaluating {config.model} on {len(panel.order)} of {len(subject.images)} images: "
+        f"{', '.join(questions.attacks)}, {questions.norm} {', '.join(map(format_radius, questions.radii))}"
+    )
+    content = evaluate(Victim(model, searching(model)), panel, questions, config.folder, progress=progress)
+    if config.corruptions and PartialState().is_main_process:
+        batches = (panel.fetch(positions) for positions in _batches(len(panel.order), panel.shard))
+        content["corruptions"] = corruption_scores(model, batches, seed=config.seed, progress=progress)
+        write_json(config.folder / EVALUATION, content)
+    return content
+
+
+def _batches(total: int, size: int) -> Iterator[range]:
+    return (range(first, min(total, first + size)) for first in range(0, total, size))
+
+
+def searching(model: RobustModel) -> Any:
+    """Return the same function, faster: batch norm is folded into the convolutions, once."""
+    features = Folding(model.backbone).network(model.backbone)
+
+    def search(x: Tensor) -> Tensor:
+        with model.running(features):
+            return model(x)
+
+    return search
+
+
+def sample(images: ImageSet, limit: int | None, seed: int) -> list[int]:
+    """Return the positions of a stratified sample, or of all images, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.arange(len(images))
+    if limit is not None and limit < len(images):
+        counts = allocate(images.labels.bincount().tolist(), limit)
+        chosen, _ = draw(images.labels, counts, generator)
+    return chosen[torch.randperm(len(chosen), generator=generator)].tolist()
+
+
+def _panel(config: EvaluationConfig, subject: Subject, model: RobustModel, device: torch.device) -> Panel:
+    limit = config.limit or (FAST_IMAGES if config.fast else None)
+    order = sample(subject.images, limit, config.seed)
+
+    def fetch(positions: Any) -> tuple[Tensor, Tensor]:
+        x, y = subject.images.__getitems__([order[position] for position in positions])
+        return x.to(device), y.to(device)
+
+    circumstances = {
+        "model": model_fingerprint(model),
+        "data": subject.fingerprint,
+        "split": config.split,
+        "classes": list(subject.classes),
+    }
+    size = config.batch_size or evaluation_batch(model.architecture.input_size[-1])
+    return Panel(fetch, order, len(subject.classes), size, circumstances)
+
+
+def _questions(config: EvaluationConfig, subject: Subject) -> Questions:
+    run = subject.config
+    eps = config.eps or ((str(run.eps),) if run is not None else ("8/255",))
+    norm = config.norm or (run.norm if run is not None else "Linf")
+    return Questions(config.attacks, eps, norm, config.restarts, config.seed)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if PartialState().is_main_process and folder.exists():
+        if not folder.is_dir():
+            raise InputError(f"out={folder} is a file; name a folder that is new or empty")
+        if (folder / EVALUATION).is_file():
+            raise InputError(f"out={folder} holds a finished evaluation; name another folder with --out")
+        if any(folder.iterdir()) and not resume:
+            raise InputError(
+                f"out={folder} holds an evaluation that stopped; continue it with --resume, or name another with --out"
+            )

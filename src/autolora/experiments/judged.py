@@ -1,0 +1,223 @@
+"""Finished runs as their folders tell of them, and what makes a comparison of them meaningless."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from autolora.errors import InputError
+from autolora.evaluation import Score
+from autolora.experiments.config import RunConfig
+from autolora.experiments.judged_files import (
+    Images,
+    Right,
+    check_scores,
+    read_json,
+    read_result,
+    read_verdicts,
+    require,
+)
+from autolora.experiments.result import RESULT
+
+EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
+HELD_OUT = "there is no test split"  # how the note begins that test images were drawn, which is by the seed
+# where a run was written, where its data lay (a fingerprint says what they are) and who loaded them change nothing
+IMMATERIAL = ("seed", "out", "data", "workers")
+REQUIRED: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("config", "method"), str),
+    (("config", "seed"), int),
+    (("data", "classes"), list),
+    (("data", "fingerprint"), str),
+    (("threat_model", "norm"), str),
+    (("threat_model", "eps"), str),
+    (("threat_model", "radius"), float | int),
+    (("scores",), dict),
+)
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A finished run with its verdict on every test image.
+
+    Args:
+        folder: The run folder.
+        content: What its ``result.json`` holds.
+        config: Every option, those that the run's version did not know yet at their defaults.
+        images: Index and label of every test image, as written.
+        scores: By metric, of the run and of later evaluations on the same images under the same threat model.
+        right: By metric, whether the model is right on each of them, (N,).
+        unused: Metrics of other later evaluations, and why they are not among the scores.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    config: Mapping[str, Any]
+    images: Images
+    scores: Mapping[str, Any]
+    right: Right
+    unused: Mapping[str, str]
+
+    @property
+    def seed(self) -> int:
+        """Return the seed."""
+        return int(self.config["seed"])
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Return the options that make two runs the same but for chance."""
+        return {name: value for name, value in self.config.items() if name not in IMMATERIAL}
+
+    @property
+    def threat(self) -> str:
+        """Return the threat model as people write it."""
+        return f"{self.content['threat_model']['norm']} {self.content['threat_model']['eps']}"
+
+    def score(self, metric: str) -> Score:
+        """Count the test images that the model is right on."""
+        return Score(int(self.right[metric].sum()), len(self.images))
+
+    def lack(self, metric: str) -> str | None:
+        """Say what is missing for a metric to be compared, if something is."""
+        if metric not in self.scores:
+            return self.unused.get(metric, f"{self.folder} has no score for it")
+        return None if metric in self.right else f"{self.folder} has no verdicts for it in {EVALUATIONS}/{VERDICTS}"
+
+    def shares_images(self, other: JudgedRun) -> bool:
+        """Whether the test images of two runs on the same data are the same: of one seed, or given with the data."""
+        return self.seed == other.seed or not (self.drawn_images or other.drawn_images)
+
+    @property
+    def drawn_images(self) -> str | None:
+        """Say why another seed may have other test images, if it may."""
+        notes = self.content["data"].get("notes")
+        if not isinstance(notes, list):
+            return f"{self.folder / RESULT} does not say whether the data came with a test split"
+        held_out = any(str(note).startswith(HELD_OUT) for note in notes)
+        return "the data came without a test split, so that the seed chose the test images" if held_out else None
+
+
+def read_judged(folder: str | Path) -> JudgedRun:
+    """Read a run folder, and what ``autolora evaluate`` found out about the run since.
+
+    Raises:
+        InputError: If it is no finished run, or its files are not what a run writes.
+    """
+    folder = Path(folder)
+    content = read_result(folder)
+    for names, kind in REQUIRED:
+        require(content, folder / RESULT, names, kind)
+    verdicts = folder / EVALUATIONS / VERDICTS
+    images, right = read_verdicts(verdicts)
+    check_scores(content["scores"], folder / RESULT, right, verdicts)
+    defaults = {item.name: item.default for item in fields(RunConfig) if item.default is not MISSING}
+    run = JudgedRun(folder, content, {**defaults, **content["config"]}, images, content["scores"], right, {})
+    for path in sorted((folder / EVALUATIONS).glob(f"*/{EVALUATION}")):
+        run = _with_evaluation(run, path)
+    return run
+
+
+def _with_evaluation(run: JudgedRun, path: Path) -> JudgedRun:
+    """Return the run with the scores of a later evaluation, or with why they are not to be used."""
+    evaluation, verdicts = read_json(path), path.with_name(VERDICTS)
+    require(evaluation, path, ("scores",), dict)
+    new = {name: score for name, score in evaluation["scores"].items() if name not in run.content["scores"]}
+    reason = _strange(run, evaluation, verdicts)
+    if reason is not None:
+        return replace(run, unused={**{name: f"{path.parent} {reason}" for name in new}, **run.unused})
+    right = read_verdicts(verdicts)[1]
+    check_scores(new, path, right, verdicts)
+    for name in new:
+        if name in run.scores:
+            raise InputError(f"{run.folder} has {name} twice, also in {path.parent}; move one of the evaluations away")
+    right = {name: column for name, column in right.items() if name in new}
+    return replace(run, scores={**run.scores, **new}, right={**run.right, **right})
+
+
+def _strange(run: JudgedRun, evaluation: Mapping[str, Any], verdicts: Path) -> str | None:
+    """Say what keeps an evaluation from being one of the run's test images under its threat model, if anything does."""
+    circumstances = evaluation.get("circumstances")
+    about = circumstances if isinstance(circumstances, dict) else {}
+    if evaluation.get("threat_model") != run.threat:
+        return f"is under {evaluation.get('threat_model')}, not {run.threat}"
+    if (about.get("data"), about.get("split")) != (run.content["data"]["fingerprint"], "test"):
+        return "is not on the test images of the run"
+    if not verdicts.is_file():
+        return f"has no {VERDICTS}"
+    images = read_verdicts(verdicts)[0]
+    return None if images == run.images else f"is on {len(images)} images, not on the {len(run.images)} of the run"
+
+
+def check_comparable(runs: Sequence[JudgedRun]) -> None:
+    """Refuse runs that cannot be compared.
+
+    Raises:
+        InputError: If they are fewer than two, or one differs from another in data, threat model or test images, or
+            is the same run again.
+    """
+    if len(runs) < 2:
+        raise InputError(f"{len(runs) or 'no'} run given; a comparison takes two run folders or more")
+    for a, b in combinations(runs, 2):
+        _check_data(a, b)
+        _check_threat(a, b)
+        _check_images(a, b)
+        _check_seeds(a, b)
+
+
+def _check_data(a: JudgedRun, b: JudgedRun) -> None:
+    names = [list(map(str, run.content["data"]["classes"])) for run in (a, b)]
+    if names[0] != names[1]:
+        raise InputError(
+            f"{a.folder} and {b.folder} have different classes ({_listed(names[0])}; {_listed(names[1])}); only "
+            "accuracies on the same images can be compared"
+        )
+    prints = [run.content["data"]["fingerprint"] for run in (a, b)]
+    if prints[0] != prints[1]:
+        raise InputError(
+            f"{a.folder} and {b.folder} have different data (fingerprints {prints[0][:12]} and {prints[1][:12]}); only "
+            "accuracies on the same images can be compared"
+        )
+
+
+def _check_threat(a: JudgedRun, b: JudgedRun) -> None:
+    models = [run.content["threat_model"] for run in (a, b)]
+    same_radius = math.isclose(models[0]["radius"], models[1]["radius"], rel_tol=1e-6)
+    if models[0]["norm"] != models[1]["norm"] or not same_radius:
+        raise InputError(
+            f"{a.folder} and {b.folder} have different threat models ({a.threat} and {b.threat}); a robust accuracy "
+            "says something only about its own, so repeat one of them with the --norm and --eps of the other"
+        )
+
+
+def _check_images(a: JudgedRun, b: JudgedRun) -> None:
+    """Refuse runs whose images should be the same and are not, and sets of different sizes in any case."""
+    if len(a.images) != len(b.images):
+        raise InputError(
+            f"{a.folder} and {b.folder} were tested on different images ({len(a.images)} and {len(b.images)}); only "
+            "accuracies on the same images can be compared"
+        )
+    if a.shares_images(b) and a.images != b.images:
+        row = next(row for row, (one, other) in enumerate(zip(a.images, b.images, strict=True)) if one != other)
+        pair = " and ".join(f"index {run.images[row][0]}, label {run.images[row][1]}" for run in (a, b))
+        raise InputError(
+            f"{a.folder} and {b.folder} were tested on different images, although data and seed say they are the same "
+            f"(line {row + 2} of {EVALUATIONS}/{VERDICTS}: {pair})"
+        )
+
+
+def _check_seeds(a: JudgedRun, b: JudgedRun) -> None:
+    if a.folder.resolve() == b.folder.resolve():
+        raise InputError(f"{a.folder} and {b.folder} are the same run; give each run once")
+    if a.recipe == b.recipe and a.seed == b.seed:
+        raise InputError(
+            f"{a.folder} and {b.folder} have the same configuration and the same seed, {a.seed}; a run that is done "
+            "twice is no second seed, so leave one of them out"
+        )
+
+
+def _listed(names: Sequence[str], shown: int = 6) -> str:
+    more = f", ... {len(names)} in all" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

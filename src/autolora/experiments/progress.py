@@ -1,0 +1,65 @@
+"""What an evaluation shows while it runs: images left, upper bound so far, interval, time to go."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+from autolora.attacks.autoattack.ensemble import STANDING
+from autolora.evaluation import Score
+from autolora.evaluation.shards import Shard, Shards
+
+
+class Progress:
+    """A bar over the images of one attack.
+
+    Args:
+        title: What is going on.
+        shards: Where the verdicts go; those that are there already count as done.
+        shown: Whether to show anything.
+    """
+
+    def __init__(self, title: str, shards: Shards, *, shown: bool) -> None:
+        found = [shard for shard in map(shards.read, range(len(shards))) if shard is not None]
+        self.total, self.done, self.still = shards.total, 0, 0
+        self.bar = tqdm(
+            total=shards.total, desc=title, unit="image", disable=not shown, dynamic_ncols=True, leave=False
+        )
+        for shard in found:
+            self._count(shard)
+        self.bar.initial = self.done  # what was there already says nothing about the speed
+        self.bar.n = self.done
+        self.left = ""
+        self._show()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def part(self, name: str, left: int) -> None:
+        """Say which part of the attack is at work, and on how many images of the shard."""
+        self.left = f"{name}: {left} left in batch"
+        self._show()
+
+    def shard(self, shard: Shard) -> None:
+        """Count a shard that is done."""
+        self._count(shard)
+        self.bar.update(len(shard.by))
+        self._show()
+
+    def _count(self, shard: Shard) -> None:
+        self.done += len(shard.by)
+        self.still += int((shard.by == STANDING).sum())
+
+    def _show(self) -> None:
+        bound = f"at most {(self.total - self.done + self.still) / self.total:.1%}"
+        if self.done:
+            so_far = Score(self.still, self.done)
+            low, high = so_far.ci95
+            bound += f", so far {so_far.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+        self.bar.set_postfix_str(" | ".join(filter(None, (bound, self.left))))

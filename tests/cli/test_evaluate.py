@@ -1,0 +1,162 @@
+"""``autolora evaluate`` on a finished run: scores that its own run confirms, verdicts, resume, and every refusal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autolora import finetune, load
+from autolora.cli import run
+from autolora.evaluation.judging import judge
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    small: dict[str, Any] = {"model": "resnet20_cifar", "weights": "none", "image_size": 12, "batch_size": 10}
+    finetune(photos, method="ft", epochs=8, eps="4/255", lr=0.05, out=str(folder), progress=False, **small)
+    return folder
+
+
+@pytest.fixture
+def subject(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "evaluation.json").read_text())["scores"]
+
+
+def verdicts(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "verdicts.csv").open()))
+
+
+def test_pgd_gives_the_scores_and_verdicts_of_the_run_itself(subject: Path, tmp_path: Path) -> None:
+    assert run(["evaluate", str(subject), "--attack", "pgd-10", "--out", str(tmp_path / "e"), "--quiet"]) == 0
+    own = json.loads((subject / "result.json").read_text())["scores"]
+    found = scores(tmp_path / "e")
+    for name in ("natural", "pgd-10"):
+        assert {key: found[name][key] for key in own[name]} == own[name]
+    assert verdicts(tmp_path / "e") == verdicts(subject / "evaluation")
+
+
+def test_autoattack_is_labelled_counted_and_no_easier_than_its_parts(
+    subject: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", str(subject), "--fast", "--limit", "6"]) == 0
+    shown = capsys.readouterr().out
+    folder = subject / "evaluation" / "autoattack-fast"
+    (score,) = [score for name, score in scores(folder).items() if name == "autoattack-fast"]
+    assert score["label"] == "AA-fast-adapted (K=3): apgd-ce and apgd-t, an upper bound" and score["label"] in shown
+    assert score["total"] == 6 and list(score["after"]) == ["apgd-ce", "apgd-t"]
+    assert score["accuracy"] == score["after"]["apgd-t"] <= score["after"]["apgd-ce"]
+    rows = verdicts(folder)
+    assert sum(int(row["autoattack-fast"]) for row in rows) == score["correct"]
+    assert all(int(row["apgd-t"]) <= int(row["apgd-ce"]) <= int(row["natural"]) for row in rows)
+    labels = [row["label"] for row in rows]
+    assert sorted(labels.count(label) for label in set(labels)) == [2, 2, 2]  # a stratified sample
+
+
+def test_what_an_image_fell_to_is_kept_and_fools_the_model(subject: Path, tmp_path: Path) -> None:
+    argv = ["evaluate", str(subject), "--fast", "--eps", "64/255", "--out", str(tmp_path / "e"), "--quiet"]
+    assert run(argv) == 0
+    shards = [load_file(path) for path in sorted((tmp_path / "e" / "shards").rglob("*.safetensors"))]
+    model = load(subject)
+    assert sum(len(shard["fallen"]) for shard in shards) > 0
+    for shard in shards:
+        with torch.no_grad():
+            assert (model(shard["fallen"]).argmax(dim=1) != shard["label"][shard["by"] > 0]).all()
+
+
+def test_corruptions_come_with_it_if_asked_for(
+    subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "e"
+    assert run(["evaluate", str(subject), "--attack", "pgd-1", "--corruptions", "--out", str(out)]) == 0
+    found = json.loads((out / "evaluation.json").read_text())["corruptions"]
+    assert len(found["types"]) == 15 and found["total"] == len(verdicts(out))
+    assert f"{found['mean_accuracy']:.1%}" in capsys.readouterr().out
+
+
+def test_several_radii_make_a_curve(subject: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e"
+    radii = [word for eps in ("8/255", "0/255", "32/255") for word in ("--eps", eps)]
+    assert run(["evaluate", str(subject), "--attack", "pgd-3", *radii, "--out", str(out), "--quiet"]) == 0
+    content = json.loads((out / "evaluation.json").read_text())
+    curve = {point["eps"]: point["scores"]["pgd-3"]["accuracy"] for point in content["curve"]}
+    assert list(curve) == ["8/255", "0/255", "32/255"] and curve["0/255"] == content["scores"]["natural"]["accuracy"]
+    assert curve["0/255"] >= curve["8/255"] >= curve["32/255"]
+    assert content["threat_model"] == "Linf 8/255" and content["scores"] == content["curve"][0]["scores"]
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(
+    subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["evaluate", str(subject), "--fast", "--batch-size", "4", "--quiet", "--out"]
+    assert run([*argv, str(tmp_path / "whole")]) == 0
+    judged: list[int] = []
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        def stop(shard: Any) -> None:
+            judged.append(len(shard.by))
+            if len(judged) == 2:
+                raise KeyboardInterrupt
+
+        judge(*arguments, **{**options, "on_shard": stop})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autolora.experiments.evaluation.judge", killed)
+        assert run([*argv, str(tmp_path / "killed")]) == 130
+    assert judged == [4, 4] and not (tmp_path / "killed" / "evaluation.json").exists()
+    assert run([*argv, str(tmp_path / "killed")]) == 2  # only with --resume
+    assert run([*argv, str(tmp_path / "killed"), "--resume"]) == 0
+    assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
+    assert verdicts(tmp_path / "killed") == verdicts(tmp_path / "whole")
+
+
+def test_an_evaluation_is_not_continued_with_another_attack_strength(subject: Path, tmp_path: Path) -> None:
+    argv = ["evaluate", str(subject), "--attack", "pgd-3", "--quiet", "--out", str(tmp_path / "e")]
+    assert run(argv) == 0
+    (tmp_path / "e" / "evaluation.json").unlink()
+    assert run([*argv, "--resume", "--seed", "1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--attack", "pgd"], "attack 'pgd' is unknown"),
+        (["--attack", "autoatack"], "use autoattack, autoattack-fast, or pgd-K"),
+        (["--eps", "8"], "did you mean 8/255?"),
+        (["--limit", "0"], "limit=0 is too small"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--data", "digits"], "class"),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    options: list[str], line: str, subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", str(subject), "--out", str(tmp_path / "e"), *options, "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert line in err and len(err.splitlines()) == 1 and not (tmp_path / "e").exists()
+
+
+def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save({}, weights)
+    for model, line in ((str(weights), "--weights"), ("resnet81", "unknown"), ("resnet20_cifar", "--data")):
+        options = ["--weights", "none"] if model == "resnet20_cifar" else []
+        assert run(["evaluate", model, *options, "--out", str(tmp_path / "e"), "--quiet"]) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_a_model_of_another_number_of_classes(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", "packaged", "--data", str(photos), "--out", str(tmp_path / "e"), "--quiet"]
+    assert run(argv) == 2
+    assert "10 classes" in capsys.readouterr().err
