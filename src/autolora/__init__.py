@@ -6,6 +6,7 @@
 
     result = autolora.finetune("photos/")          # -> RunResult; same options as ``autolora fit``
     model = autolora.load(result.folder)           # images (N, 3, H, W) in [0, 1] -> logits (N, K)
+    scores = autolora.evaluate(model, x, y)        # AutoAttack; any nn.Module will do
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autolora.api import finetune, load
+    from autolora.api import evaluate, finetune, load
     from autolora.attacks import PGD
+    from autolora.attacks.autoattack.ensemble import AutoAttack
     from autolora.errors import InputError
     from autolora.methods import METHODS, Batch, Method, register
     from autolora.models import RobustModel
@@ -24,17 +26,20 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "PGD",
+    "AutoAttack",
     "Batch",
     "InputError",
     "Method",
     "RobustModel",
     "ThreatModel",
+    "evaluate",
     "finetune",
     "load",
     "register",
 ]
 
 _HOMES = {
+    "AutoAttack": "autolora.attacks.autoattack.ensemble",
     "METHODS": "autolora.methods",
     "PGD": "autolora.attacks",
     "Batch": "autolora.methods",
@@ -42,6 +47,7 @@ _HOMES = {
     "Method": "autolora.methods",
     "RobustModel": "autolora.models",
     "ThreatModel": "autolora.threat",
+    "evaluate": "autolora.api",
     "finetune": "autolora.api",
     "load": "autolora.api",
     "register": "autolora.methods",

@@ -1,16 +1,30 @@
-"""The two functions of the Python interface that stand for commands."""
+"""The functions of the Python interface that stand for commands."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from autolora.attacks import Forward
+from autolora.attacks.victim import Victim
+from autolora.errors import InputError
+from autolora.evaluation import Batches
 from autolora.experiments.config import config_from
+from autolora.experiments.evaluating import searching
+from autolora.experiments.evaluation import Panel, Questions
+from autolora.experiments.evaluation import evaluate as ask
 from autolora.experiments.presets import with_preset
 from autolora.experiments.result import RunResult
 from autolora.experiments.run import run
 from autolora.models import RobustModel
 from autolora.models.bundle import load_bundle
+from autolora.threat import Norm, Radius
 
 
 def finetune(
@@ -43,6 +57,81 @@ def finetune(
     if preset is not None:
         options = with_preset(preset, options)
     return run(config_from({**options, "data": data}), resume=resume, progress=progress)
+
+
+def evaluate(
+    model: Forward,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
+    *,
+    attacks: Sequence[str] = ("autoattack",),
+    eps: Radius = "8/255",
+    norm: Norm = "Linf",
+    restarts: int = 1,
+    batch_size: int = 128,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Attack a model, and say how many images it still gets right.
+
+    The model is evaluated as it is: what makes the result doubtful, such as batch norm in training mode, is named in
+    ``flags``. Call its ``eval()`` first.
+
+    Args:
+        model: Images (N, C, H, W) in [0, 1] to logits (N, K), such as any ``nn.Module``; on the device of the images.
+        x: Images, or a loader of batches (images, labels).
+        y: Labels (N,), if ``x`` is a tensor.
+        attacks: ``"autoattack"``, ``"autoattack-fast"`` (an upper bound), ``"pgd-K"``.
+        eps: Radius in pixel units.
+        norm: ``"Linf"`` or ``"L2"``.
+        restarts: Runs of PGD from random points; 1 is one run from the natural image.
+        batch_size: Images to attack at once.
+        seed: Of the attacks.
+        out: Folder for verdicts and adversarial images; what is in it already is not asked for again. None keeps none.
+        progress: Show progress bars.
+
+    Returns:
+        The scores by attack, and ``natural``: ``accuracy`` in [0, 1], ``correct``, ``total``, ``ci95``; of an attack
+        also ``label``, ``flags`` and, for AutoAttack, the accuracy ``after`` each part.
+
+    Raises:
+        InputError: If there are no images or no labels for them, an attack is unknown, or ``eps`` cannot be.
+    """
+    images, labels = _images(x, y)
+    search = searching(model) if isinstance(model, RobustModel) else None
+    with torch.no_grad():
+        classes = model(images[:2]).shape[1]
+    panel = Panel(
+        lambda positions: (images[list(positions)], labels[list(positions)]),
+        range(len(images)),
+        classes,
+        batch_size,
+        {},
+    )
+    questions = Questions(tuple(attacks), (str(eps),), norm, restarts, seed)
+    with TemporaryDirectory() as nowhere:
+        folder = Path(out) if out is not None else Path(nowhere)
+        scores: dict[str, dict[str, Any]] = ask(Victim(model, search), panel, questions, folder, progress=progress)[
+            "scores"
+        ]
+    return scores
+
+
+def _images(x: Tensor | Batches, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    if not isinstance(x, Tensor):
+        parts = list(x)
+        if not parts:
+            raise InputError("no images to evaluate on: the loader is empty")
+        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+    if y is None:
+        raise InputError("no labels: give evaluate(model, x, y) the labels (N,) of the images, or a loader of both")
+    if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+        raise InputError(
+            f"images of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)} do not belong together; give "
+            "(N, C, H, W) and (N,)"
+        )
+    return x, y
 
 
 def load(run_folder: str | os.PathLike[str]) -> RobustModel:

@@ -1,0 +1,86 @@
+"""``autolora.evaluate`` on any module, with tensors or a loader; planted defects reach the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import autolora
+from autolora.errors import InputError
+from autolora.models import build_model
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+class Linear(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+def images(model: nn.Module, count: int = 30) -> tuple[Tensor, Tensor]:
+    x = 0.4 + 0.2 * torch.rand(count, 3, 2, 2)
+    return x, model(x).argmax(dim=1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 10])
+def test_autoattack_on_a_linear_model_is_the_closed_form(classes: int) -> None:
+    """Right within eps if the margin to every class exceeds eps times the one-norm of the weights' difference."""
+    model = Linear(classes).eval()
+    x, y = images(model)
+    logits, weight = model(x).detach(), model.layer.weight.detach()
+    reach = (weight[y].unsqueeze(1) - weight.unsqueeze(0)).abs().sum(-1)
+    distance = ((logits.gather(1, y.unsqueeze(1)) - logits) / reach).scatter(1, y.unsqueeze(1), torch.inf).amin(dim=1)
+    eps = float(distance.median()) + 1e-4
+    scores = autolora.evaluate(model, x, y, eps=eps, attacks=["autoattack-fast"], progress=False)
+    assert scores["natural"]["accuracy"] == 1
+    assert (
+        scores["autoattack-fast"]["correct"] == int((distance > eps).sum()) and scores["autoattack-fast"]["total"] == 30
+    )
+
+
+def test_tensors_and_a_loader_are_the_same() -> None:
+    model = Linear(4).eval()
+    x, y = images(model)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(TensorDataset(x, y), batch_size=7)
+    given = autolora.evaluate(model, x, y, attacks=["pgd-3"], progress=False)
+    assert autolora.evaluate(model, loader, attacks=["pgd-3"], progress=False) == given
+
+
+def test_flags_are_in_the_result() -> None:
+    model = nn.Sequential(Linear(4), nn.Softmax(dim=1)).eval()
+    x, y = images(model)
+    scores = autolora.evaluate(model, x * 300 - 150, y, attacks=["pgd-1"], progress=False)
+    assert {flag["name"] for flag in scores["pgd-1"]["flags"]} >= {"probabilities", "input-range"}
+
+
+def test_a_robust_model_is_searched_on_its_folded_form_and_judged_on_its_own(tmp_path: Path) -> None:
+    model = build_model("packaged", classes=10).eval()
+    x, y = torch.rand(6, 3, 32, 32), torch.arange(6)
+    y[:4] = model(x[:4]).argmax(dim=1)
+    scores = autolora.evaluate(model, x, y, attacks=["pgd-5"], out=tmp_path / "e", progress=False)
+    x_adv = autolora.PGD(autolora.ThreatModel("8/255"), 5, start="natural")(model, x, y)
+    right = (model(x).argmax(dim=1) == y) & (model(x_adv).argmax(dim=1) == y)
+    assert scores["pgd-5"]["correct"] == int(right.sum()) and (tmp_path / "e" / "verdicts.csv").is_file()
+
+
+def test_images_without_labels_and_labels_that_do_not_fit() -> None:
+    x = torch.rand(3, 3, 2, 2)
+    wrong: list[tuple[Any, ...]] = [(x,), (x, torch.zeros(2)), (x[:0], torch.zeros(0)), ([],)]
+    for arguments in wrong:
+        with pytest.raises(InputError, match=r"labels|images"):
+            autolora.evaluate(Linear(3), *arguments, progress=False)
