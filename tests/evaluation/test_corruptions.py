@@ -221,6 +221,13 @@ def test_defocus_is_a_disc_with_mirrored_edges(size: tuple[int, int], severity: 
     agree(found, np.stack([ndimage.correlate(c.astype(float), kernel, mode="mirror") for c in image]))
 
 
+@pytest.mark.parametrize("level", [*PUBLISHED["defocus_blur"][0], *PUBLISHED["defocus_blur"][1]], ids=str)
+def test_the_disc_is_the_published_kernel_cut_where_it_is_zero(level: tuple[float, float]) -> None:
+    kernel, expected = blur.disc(*level), naive_disc(*level)
+    outside = (len(expected) - len(kernel)) // 2
+    np.testing.assert_allclose(np.pad(kernel, outside), expected, atol=1e-7)
+
+
 def naive_glass(moves: Array, image: Array, reach: int) -> Array:
     """From the last visited pixel to the first, each takes what its neighbour holds at that moment."""
     image = image.copy()
@@ -454,6 +461,8 @@ def test_pixelate_and_jpeg_are_those_of_pillow(size: tuple[int, int], severity: 
     file = io.BytesIO()
     picture(image).save(file, format="JPEG", quality=quality)
     np.testing.assert_allclose(one(image, "jpeg_compression", severity), pixels(Image.open(file)), atol=1e-6)
+    between = (image - 0.3 / 255).clip(0)  # goes to the nearest level, as a file of the image would
+    np.testing.assert_array_equal(one(between, "pixelate", severity), one(image, "pixelate", severity))
 
 
 # --- all of them

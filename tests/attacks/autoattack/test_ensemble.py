@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from autolora.attacks.autoattack import ensemble
+from autolora.attacks.autoattack.apgd import APGD, APGDT
 from autolora.attacks.autoattack.ensemble import NATURAL, STANDING, AutoAttack, Part
+from autolora.attacks.autoattack.fab import FABT
+from autolora.attacks.autoattack.square import Square
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import Norm, ThreatModel
@@ -129,6 +132,35 @@ def test_the_standard_version_has_the_published_budgets() -> None:
     assert (parts["apgd-t"]["steps"], parts["apgd-t"]["targets"], parts["apgd-t"]["restarts"]) == (100, 9, 1)
     assert (parts["fab-t"]["steps"], parts["fab-t"]["targets"], parts["fab-t"]["restarts"]) == (100, 9, 1)
     assert (parts["square"]["queries"], parts["square"]["restarts"]) == (5000, 1)
+
+
+class Short(AutoAttack):
+    """All four parts, with the budgets of a test."""
+
+    def parts(self) -> dict[str, Part]:
+        t = self.threat
+        return {
+            "apgd-ce": APGD(t, steps=2),
+            "apgd-t": APGDT(t, steps=2),
+            "fab-t": FABT(t, steps=5),
+            "square": Square(t, 5),
+        }
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_all_four_parts_run_with_and_without_gradients_switched_on(classes: int) -> None:
+    model = Linear(classes).eval()
+    x = 0.4 + 0.2 * torch.rand(20, 3, 2, 2)
+    y = model(x).argmax(dim=1)
+    distance = model.distance(x, y, "Linf")
+    attack = Short(ThreatModel(float(distance.detach().median()) + 1e-5))
+    told: list[str] = []
+    on = attack(model, x, y, on_part=lambda part, left: told.append(part))
+    with torch.no_grad():
+        off = attack(model, x, y)
+    assert told == list(attack.parts()) and torch.equal(on.by, off.by) and torch.equal(on.x_adv, off.x_adv)
+    assert ((on.by == STANDING) >= (distance > attack.threat.radius)).all()
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_an_unknown_version_is_refused() -> None:

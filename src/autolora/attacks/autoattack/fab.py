@@ -156,7 +156,7 @@ def _linearise(victim: Victim, run: _Run) -> tuple[Tensor, Tensor]:
     iterate = run.iterate.detach().requires_grad_()
     with torch.enable_grad():
         value = targeted_margin(victim(iterate), run.y, run.target)
-    # autograd.grad prunes the graph to the image: no weight gradient is computed or accumulated
-    (grad,) = torch.autograd.grad(value.sum(), iterate)
+        # autograd.grad prunes the graph to the image: no weight gradient is computed or accumulated
+        (grad,) = torch.autograd.grad(value.sum(), iterate)
     # where the gradient is not finite there is no direction; a zero keeps it from spreading
     return value.detach(), grad.nan_to_num(0, 0, 0)

@@ -76,8 +76,8 @@ def displaced(moves: NDArray[np.int64], height: int, width: int, reach: int) -> 
 
     The released scripts go through rows and columns reach + 1 .. size - reach, from last to first, and let each pixel
     take the present value of its neighbour at the drawn displacement. They are written as an exchange, but with numpy's
-    views that is a copy, and so are the published images. A neighbour that had its turn already passes on what it took:
-    these chains are followed for all pixels at once, by doubling.
+    views that is a copy, and a copy it is here. A neighbour that had its turn already passes on what it took: these
+    chains are followed for all pixels at once, by doubling.
 
     Args:
         moves: Displacements (2, H - 2 reach, W - 2 reach) of the visited pixels, rows then columns.
@@ -88,12 +88,9 @@ def displaced(moves: NDArray[np.int64], height: int, width: int, reach: int) -> 
     count = height * width
     place = np.arange(count).reshape(height, width)
     turn = (slice(reach + 1, height - reach + 1), slice(reach + 1, width - reach + 1))
-    visited = np.zeros((height, width), dtype=bool)
-    visited[turn] = True
     source = place[turn] + moves[0] * width + moves[1]
-    settled = (source > place[turn]) & visited.ravel()[source]  # had its turn before
-    follow = np.concatenate([place.ravel(), place.ravel()]) + count  # the second half: values before the round
-    follow[place[turn]] = np.where(settled, source, source + count)
+    follow = np.tile(place.ravel(), 2) + count  # the second half: values before the round, where all chains end
+    follow[place[turn]] = np.where(source > place[turn], source, source + count)  # greater: its turn is over
     while (follow[:count] < count).any():
         follow = follow[follow]
     return follow[:count] - count
