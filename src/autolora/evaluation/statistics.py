@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -39,6 +40,11 @@ class Score:
         """Return the 95 % interval of Wilson (1927) for the accuracy on unseen images of the same kind."""
         interval = stats.binomtest(self.correct, self.total).proportion_ci(0.95, method="wilson")
         return float(interval.low), float(interval.high)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the score as ``result.json`` holds it."""
+        bounds = [round(bound, 6) for bound in self.ci95]
+        return {"accuracy": self.accuracy, "correct": self.correct, "total": self.total, "ci95": bounds}
 
 
 def standard_error(total: int, accuracy: float = 0.5) -> float:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from autolora.attacks import PGD
 from autolora.data import ImageSet, Splits, loader
-from autolora.evaluation import Score, Verdicts, verdicts
+from autolora.evaluation import Verdicts, verdicts
 from autolora.experiments.result import write_atomically, write_json
 from autolora.models import RobustModel, evaluating
 from autolora.threat import ThreatModel
@@ -60,7 +60,7 @@ def assess(
         attacked = _judge(model, splits.test, attack, name, progress)
         # the natural image lies in S(x) too: who is wrong on it is not robust, whatever an attack made of it
         judged[name] = attacked._replace(correct=attacked.correct & natural.correct)
-    scores = {name: _block(verdict.score) for name, verdict in judged.items()}
+    scores = {name: verdict.score.as_json() for name, verdict in judged.items()}
     write_atomically(folder / "verdicts.csv", _table(judged))
     write_json(folder / "evaluation.json", {"threat_model": str(threat), "scores": scores})
     return scores
@@ -73,15 +73,6 @@ def _judge(model: RobustModel, images: ImageSet, attack: PGD | None, name: str, 
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(EVALUATION_SEED)
         return verdicts(model, ((x.to(device), y.to(device)) for x, y in shown), attack)
-
-
-def _block(score: Score) -> dict[str, Any]:
-    return {
-        "accuracy": score.accuracy,
-        "correct": score.correct,
-        "total": score.total,
-        "ci95": [round(bound, 6) for bound in score.ci95],
-    }
 
 
 def _table(judged: Mapping[str, Verdicts]) -> str:

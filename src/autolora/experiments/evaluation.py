@@ -18,7 +18,6 @@ from autolora.attacks.autoattack.ensemble import NATURAL, AutoAttack
 from autolora.attacks.autoattack.square import Square
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
-from autolora.evaluation import Score
 from autolora.evaluation.flags import Flag, flag, preflight
 from autolora.evaluation.judging import Alone, Assault, Fetch, judge, score, standing
 from autolora.evaluation.shards import Shard, Shards
@@ -117,7 +116,7 @@ def evaluate(
             shards = Shards(folder / "shards" / _folder(radius, name), len(panel.order), panel.shard)
             _judge(victim, panel, assault, shards, questions, f"{name} {format_radius(radius)}", state, progress)
             whole = shards.together()
-            scores |= {"natural": _block(score(whole, NATURAL)), name: _entry(assault, whole, panel, doubts)}
+            scores |= {"natural": score(whole, NATURAL).as_json(), name: _entry(assault, whole, panel, doubts)}
             columns |= _columns(
                 name, assault, whole, "" if radius == questions.radii[0] else f"@{format_radius(radius)}"
             )
@@ -168,15 +167,6 @@ def _folder(radius: str, name: str) -> str:
     return f"{name}-{format_radius(radius).replace('/', 'of')}"
 
 
-def _block(result: Score) -> dict[str, Any]:
-    return {
-        "accuracy": result.accuracy,
-        "correct": result.correct,
-        "total": result.total,
-        "ci95": [round(bound, 6) for bound in result.ci95],
-    }
-
-
 def _entry(assault: Assault, whole: Shard, panel: Panel, doubts: list[Flag]) -> dict[str, Any]:
     parts = assault.parts()
     found = list(doubts)
@@ -186,7 +176,7 @@ def _entry(assault: Assault, whole: Shard, panel: Panel, doubts: list[Flag]) -> 
     after = {part: score(whole, number).accuracy for number, part in enumerate(parts, start=1)}
     extra = {"after": after} if len(parts) > 1 else {}
     return {
-        **_block(score(whole)),
+        **score(whole).as_json(),
         "label": assault.label(panel.classes),
         "flags": [doubt.as_json() for doubt in found],
         **extra,
