@@ -25,7 +25,8 @@ from autolora.methods import Batch, LoFT
 from autolora.models import RobustModel, build_model, evaluating
 from autolora.models.adapter_bank import AdapterBank
 from autolora.models.adapter_files import load_adapter, save_adapter
-from autolora.models.adapters import Adapter, batch_norms, fingerprint, merge
+from autolora.models.adapters import Adapter, fingerprint, merge
+from autolora.models.branches import batch_norms
 from autolora.models.lowrank import build_update
 from autolora.models.peft_format import peft_obstacle
 from autolora.threat import ThreatModel

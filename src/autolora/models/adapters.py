@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.errors import InputError
+from autolora.models.branches import batch_norms
 from autolora.models.lowrank import LowRankUpdate
 from autolora.models.robust import Architecture, RobustModel
 
 __all__ = [
     "Adapter",
     "adapted",
-    "batch_norms",
     "check_backbone",
     "check_head",
     "extract",
@@ -106,12 +105,6 @@ def fingerprint(backbone: nn.Module) -> str:
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def batch_norms(backbone: nn.Module) -> dict[str, nn.Module]:
-    """Return the batch norms that have running statistics, by name."""
-    modules = backbone.named_modules()
-    return {name: m for name, m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None}
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ __all__ = [
     "JoinedBranch",
     "LowRankBranch",
     "SparingNormBranch",
+    "batch_norms",
     "evaluating",
 ]
 
@@ -105,7 +106,7 @@ class DualNormBranch(Branch):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        norms = _batch_norms(backbone) or _affine_norms(backbone)
+        norms = batch_norms(backbone) or _affine_norms(backbone)
         if not norms:
             raise InputError(
                 f"{type(backbone).__name__} has no norm with statistics or affine parameters, so that a branch with "
@@ -133,7 +134,7 @@ class FrozenNormBranch(DualNormBranch):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
-        if not _batch_norms(backbone):
+        if not batch_norms(backbone):
             logger.warning(
                 f"{type(backbone).__name__} has no batch norm, and so no statistics to freeze: the frozen net differs "
                 "in the affine parameters of its norms alone"
@@ -153,7 +154,7 @@ class SparingNormBranch(Branch):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.spared = tuple(_batch_norms(backbone))
+        self.spared = tuple(batch_norms(backbone))
         if not self.spared:
             raise InputError(
                 f"{type(backbone).__name__} has no batch norm with running statistics, so none can be kept from "
@@ -219,7 +220,7 @@ def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def _batch_norms(backbone: nn.Module) -> dict[str, nn.Module]:
+def batch_norms(backbone: nn.Module) -> dict[str, nn.Module]:
     """Find the batch norms that have running statistics: without them, a norm has no eval mode to speak of."""
     modules = backbone.named_modules()
     return {name: m for name, m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from autolora.errors import InputError
-from autolora.models.adapters import Adapter, Pair, State, batch_norms
-from autolora.models.branches import evaluating
+from autolora.models.adapters import Adapter, Pair, State
+from autolora.models.branches import batch_norms, evaluating
 from autolora.models.lowrank import LowRankUpdate, PeftUpdate
 from autolora.models.robust import RobustModel
 
