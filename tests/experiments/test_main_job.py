@@ -33,6 +33,11 @@ def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
     assert robust - fragile >= 0.30
     assert control["scores"]["natural"]["accuracy"] >= 0.85  # the control has learnt its task: it is only not robust
     assert "AutoLoRa" in done.stdout and "natural fine-tuning" in done.stdout
+    for run in (result, control):
+        fast = run["scores"]["autoattack-fast"]
+        assert fast["total"] == 40 and "upper bound" in fast["label"] and fast["flags"] == []
+    assert "sample of 40 images" in done.stdout
+    assert result["scores"]["autoattack-fast"]["correct"] > control["scores"]["autoattack-fast"]["correct"]
     assert seconds < 300, "150 s on a quiet machine with two cores; this only catches what is far off"
 
     test = load_splits("digits", image_size=32, progress=False).test

@@ -8,7 +8,7 @@ from typing import Any
 
 from autolora.experiments.result import RunResult
 
-NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)"}
+NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)", "autoattack-fast": "under AA-fast"}
 
 
 def print_result(result: RunResult, then: str = "") -> None:
@@ -43,6 +43,11 @@ def print_comparison(robust: RunResult, control: RunResult) -> None:
         f"most\n{robust.content['threat_model']['eps']}. PGD-10 is an upper bound of robustness: a stronger attack may "
         "find more."
     )
+    if (fast := robust.scores.get("autoattack-fast")) is not None:
+        print(
+            f"AA-fast is the first two attacks of AutoAttack, here on a sample of {fast['total']} images: an upper "
+            "bound too, and a closer one."
+        )
     print(f"\ntook       {robust.content['seconds'] + control.content['seconds']:.0f} s")
     _print_next(robust, "autolora fit PHOTOS   (a folder with one folder of images per class)")
 
