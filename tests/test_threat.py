@@ -49,6 +49,8 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
         (float(torch.tensor(8 / 255)), Fraction(8, 255)),  # rounded to float32
         ("0.03137254901960784", Fraction(8, 255)),
         ("1/2", Fraction(1, 2)),
+        ("0.5/255", Fraction(1, 510)),
+        ("2.5e-1 / 255", Fraction(1, 1020)),
         (0, Fraction(0)),
         (1, Fraction(1)),
         (0.03, 0.03),
@@ -76,7 +78,11 @@ def test_however_it_is_written_it_is_the_same_threat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "text"), [("8/255", "8/255"), (4 / 255, "4/255"), (0.5, "0.5"), (0, "0/255"), (1, "255/255")]
+    ("written", "text"),
+    [
+        *[("8/255", "8/255"), (4 / 255, "4/255"), (0.5, "0.5"), (0, "0/255"), (1, "255/255")],
+        *[("0.5/255", "0.5/255"), ("1/1020", "0.25/255"), ("1/2", "1/2"), ("1/765", "1/765")],
+    ],
 )
 def test_a_radius_is_shown_as_people_write_it(written: Radius, text: str) -> None:
     assert format_radius(written) == text

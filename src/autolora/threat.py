@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -18,14 +17,13 @@ Radius = str | int | float | Fraction  # what people write for eps
 
 
 def parse_radius(value: Radius, name: str = "eps") -> Fraction | float:
-    """Read a radius: ``"8/255"``, ``"0.03"``, a fraction or a float. A multiple of 1/255 is kept as an exact fraction.
+    """Read a radius: ``"8/255"``, ``"0.5/255"``, ``"0.03"``, a fraction or a float. Multiples of 1/255 stay exact.
 
     Raises:
         InputError: If it is no number, or not finite; the message calls it by ``name``.
     """
     try:
-        # before Python 3.12, Fraction refuses blanks around the slash
-        number = Fraction(re.sub(r"\s*/\s*", "/", value.strip()) if isinstance(value, str) else value)
+        number = _fraction(value) if isinstance(value, str) else Fraction(value)
         approximate = float(number)  # overflows where no radius is
     except (ValueError, ZeroDivisionError, OverflowError, TypeError, AttributeError):
         raise InputError(f"{name}={value!r} is not a number; write a fraction such as 8/255, or a float") from None
@@ -36,11 +34,19 @@ def parse_radius(value: Radius, name: str = "eps") -> Fraction | float:
 
 
 def format_radius(value: Radius) -> str:
-    """Write a radius as people do: ``8/255`` for a multiple of 1/255, the number otherwise."""
+    """Write a radius as people do: ``8/255`` or ``0.5/255`` for grey levels, the number otherwise."""
     radius = parse_radius(value)
-    if isinstance(radius, Fraction) and 255 % radius.denominator == 0:
-        return f"{radius.numerator * (255 // radius.denominator)}/255"
+    if isinstance(radius, Fraction) and (radius.denominator == 1 or math.gcd(radius.denominator, 255) > 1):
+        levels = f"{float(255 * radius):.10g}"  # grey levels, which need not be whole
+        if Fraction(levels) == 255 * radius:
+            return f"{levels}/255"
     return str(radius)
+
+
+def _fraction(text: str) -> Fraction:
+    """Read a number, or the ratio of two, of which the first need not be whole: ``0.5/255``."""
+    numerator, *denominator = text.split("/", maxsplit=1)
+    return Fraction(numerator.strip()) / int(*denominator or ["1"])
 
 
 @dataclass(frozen=True)
