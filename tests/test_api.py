@@ -78,6 +78,17 @@ def test_a_robust_model_is_searched_on_its_folded_form_and_judged_on_its_own(tmp
     assert scores["pgd-5"]["correct"] == int(right.sum()) and (tmp_path / "e" / "verdicts.csv").is_file()
 
 
+def test_verdicts_about_another_model_or_other_images_are_not_taken_for_these(tmp_path: Path) -> None:
+    model, other = Linear(3), Linear(3)
+    x, y = images(model)
+    options: dict[str, Any] = {"attacks": ["pgd-1"], "eps": "1/255", "out": tmp_path / "kept", "progress": False}
+    first = autolora.evaluate(model, x, y, **options)
+    assert autolora.evaluate(model, x, y, **options) == first
+    for changed in ((other, x, y), (model, x.flip(0), y), (model, x, (y + 1) % 3)):
+        with pytest.raises(InputError, match="holds verdicts with"):
+            autolora.evaluate(*changed, **options)
+
+
 def test_images_without_labels_and_labels_that_do_not_fit() -> None:
     x = torch.rand(3, 3, 2, 2)
     wrong: list[tuple[Any, ...]] = [(x,), (x, torch.zeros(2)), (x[:0], torch.zeros(0)), ([],)]

@@ -9,19 +9,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autolora.attacks import Forward
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.evaluation import Batches
 from autolora.experiments.config import config_from
-from autolora.experiments.evaluating import searching
 from autolora.experiments.evaluation import Panel, Questions
 from autolora.experiments.evaluation import evaluate as ask
 from autolora.experiments.presets import with_preset
 from autolora.experiments.result import RunResult
 from autolora.experiments.run import run
+from autolora.experiments.searching import victim_of
+from autolora.experiments.subject import digest, model_fingerprint
 from autolora.models import RobustModel
 from autolora.models.bundle import load_bundle
 from autolora.threat import Norm, Radius
@@ -70,6 +71,7 @@ def evaluate(
     restarts: int = 1,
     batch_size: int = 128,
     seed: int = 0,
+    precision: str = "auto",
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
@@ -88,7 +90,10 @@ def evaluate(
         restarts: Runs of PGD from random points; 1 is one run from the natural image.
         batch_size: Images to attack at once.
         seed: Of the attacks.
-        out: Folder for verdicts and adversarial images; what is in it already is not asked for again. None keeps none.
+        precision: In which a :class:`RobustModel` is searched by attacks that follow gradients; ``auto`` is bf16 where
+            the hardware has it. Every fall is confirmed in full precision. Other models are searched as they are.
+        out: Folder for verdicts and adversarial images; what is in it already, of the same weights and images, is not
+            asked for again. None keeps none.
         progress: Show progress bars.
 
     Returns:
@@ -96,10 +101,11 @@ def evaluate(
         also ``label``, ``flags`` and, for AutoAttack, the accuracy ``after`` each part.
 
     Raises:
-        InputError: If there are no images or no labels for them, an attack is unknown, or ``eps`` cannot be.
+        InputError: If there are no images or no labels for them, an attack is unknown, ``eps`` cannot be, or ``out``
+            holds verdicts about something else.
     """
     images, labels = _images(x, y)
-    search = searching(model) if isinstance(model, RobustModel) else None
+    victim = victim_of(model, precision) if isinstance(model, RobustModel) else Victim(model)
     with torch.no_grad():
         classes = model(images[:2]).shape[1]
     panel = Panel(
@@ -107,14 +113,16 @@ def evaluate(
         range(len(images)),
         classes,
         batch_size,
-        {},
+        {
+            "model": model_fingerprint(model) if isinstance(model, nn.Module) else "a function",
+            "data": digest({"images": images, "labels": labels}),
+            "precision": precision,
+        },
     )
     questions = Questions(tuple(attacks), (str(eps),), norm, restarts, seed)
     with TemporaryDirectory() as nowhere:
         folder = Path(out) if out is not None else Path(nowhere)
-        scores: dict[str, dict[str, Any]] = ask(Victim(model, search), panel, questions, folder, progress=progress)[
-            "scores"
-        ]
+        scores: dict[str, dict[str, Any]] = ask(victim, panel, questions, folder, progress=progress)["scores"]
     return scores
 
 

@@ -457,19 +457,24 @@ def test_only_the_models_verdict_counts() -> None:
             lambda x: model(x).roll(1, dims=1),
             lambda x: model(x) * torch.nan,
         ):
-            x_adv, fallen = attack(Victim(model, search), x, y)
-            assert torch.equal(model(x_adv).argmax(dim=1) != y, fallen)
-            assert x_adv.isfinite().all() and length(x_adv - x, "Linf").max() <= 4 / 255 + 1e-6
-            assert not fallen.all()
+            for victim in (Victim(model, search), Victim(model, slope=search)):
+                x_adv, fallen = attack(victim, x, y)
+                assert torch.equal(model(x_adv).argmax(dim=1) != y, fallen)
+                assert x_adv.isfinite().all() and length(x_adv - x, "Linf").max() <= 4 / 255 + 1e-6
+                assert not fallen.all()
 
 
 @threats
 def test_a_search_that_never_sees_an_image_fall_is_checked_by_the_model(threat: ThreatModel) -> None:
     model = smooth()
     x, y = batch(model, 40)
-    blind = Victim(model, lambda x: model(x) + 100 * F.one_hot(y, 10))
-    x_adv, fallen = APGD(threat, "dlr", steps=10)(blind, x, y)
-    assert fallen.sum() > 5 and torch.equal(model(x_adv).argmax(dim=1) != y, fallen)
+
+    def blind(x: Tensor) -> Tensor:
+        return model(x) + 100 * F.one_hot(y, 10)
+
+    for victim in (Victim(model, blind), Victim(model, slope=blind)):
+        x_adv, fallen = APGD(threat, "dlr", steps=10)(victim, x, y)
+        assert fallen.sum() > 5 and torch.equal(model(x_adv).argmax(dim=1) != y, fallen)
 
 
 @threats

@@ -188,7 +188,7 @@ class Ascent:
         """Return gradients (N, C, H, W), losses (N,) and which images fell (N,)."""
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits = victim(x_adv)
+            logits = victim.climbed(x_adv)
             loss = self.objective(logits, y, target)
             # autograd.grad prunes the graph to the image: no weight gradient is computed or accumulated
             (grad,) = torch.autograd.grad(loss.sum(), x_adv, allow_unused=True) if loss.requires_grad else (None,)
@@ -222,7 +222,7 @@ def _attack(
         x_adv, loss, fell = ascent(victim, x[left], y[left], target[left], start[left])
         worse = fell | (loss > highest[left])
         found[left[worse]], highest[left[worse]], fallen[left] = x_adv[worse], loss[worse], fell
-    if victim.search is not None and not bool(fallen.all()):  # the model has not seen what the search took for right
+    if victim.indirect and not bool(fallen.all()):  # the model has not seen what the search took for right
         fallen |= wrong(victim.model(found), y)
     return found, fallen
 
