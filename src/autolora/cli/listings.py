@@ -46,9 +46,11 @@ class Listing:
             return
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
-            print(
-                f"{row['name'].ljust(width)}  {'  '.join(text for key, text in row.items() if key != 'name')}".rstrip()
-            )
+            print(f"{row['name'].ljust(width)}  {'  '.join(self.said(row))}".rstrip())
+
+    def said(self, row: Row) -> list[str]:
+        """Return what the list says beside a name."""
+        return [text for key, text in row.items() if key != "name"]
 
     def resume_hint(self, options: Namespace) -> str:
         """Say how to go on after an interruption: there is nothing to continue."""
@@ -73,6 +75,35 @@ class MethodListing(Listing):
         super().execute(options)
 
 
+class DatasetListing(Listing):
+    """The list of data sets, which fetches one as well if it is asked to."""
+
+    def parser(self, formatter: Any) -> ArgumentParser:
+        """Return the parser of this command."""
+        parser = super().parser(formatter)
+        parser.add_argument(
+            "--download", type=str | None, default=None, metavar="NAME", help="fetch this one, and check it"
+        )
+        parser.add_argument(
+            "--data-root", type=str | None, default=None, help="where to ($AUTOLORA_DATA or ~/.cache/autolora/data)"
+        )
+        return parser
+
+    def said(self, row: Row) -> list[str]:
+        """Return what the list says beside a name: numbers with what they count."""
+        counts = [f"{int(row[key]):,} {key}" for key in ("classes", "train", "test") if row[key]]
+        return [text for text in (row["summary"], ", ".join(counts), row["size"], row["source"], row["terms"]) if text]
+
+    def execute(self, options: Namespace) -> None:
+        """Fetch a data set, or print the list."""
+        if options.download is None:
+            super().execute(options)
+        else:
+            from autolora.data import download
+
+            print(f"{options.download} is in {download(options.download, options.data_root)}")
+
+
 def _methods() -> list[Row]:
     from autolora.methods import METHODS
 
@@ -87,21 +118,32 @@ def _models() -> list[Row]:
     import timm
 
     from autolora.models import PACKAGED
+    from autolora.models.checkpoints import FORMATS
+    from autolora.models.checkpoints.salman import COLLECTION, REPOSITORY, summary_of
 
     packaged = {"name": PACKAGED, "weights": "in the package", "summary": "robust ResNet-20 for 32x32, the default"}
-    pretrained = set(timm.list_models(pretrained=True))
-    tagged = {name.split(".")[0] for name in pretrained}
-    return [packaged] + [
-        {"name": name, "weights": "pre-trained" if name in tagged else "random", "summary": ""}
-        for name in timm.list_models()
+    files = [
+        {"name": f"FILE ({name})", "weights": item.origin, "summary": f"--weights-format {name}"}
+        for name, item in FORMATS.items()
     ]
+    collection = [{"name": name, "weights": f"hub: {REPOSITORY}", "summary": summary_of(name)} for name in COLLECTION]
+    return [packaged, *files, *collection, *(_timm_row(name) for name in timm.list_models())]
+
+
+def _timm_row(name: str) -> Row:
+    """Say whether timm has pre-trained weights of an architecture, and which on the Hugging Face hub it takes."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.has_weights:
+        return {"name": name, "weights": "random", "summary": ""}
+    return {"name": name, "weights": "pre-trained", "summary": f"hub: {config.hf_hub_id}" if config.hf_hub_id else ""}
 
 
 def _datasets() -> list[Row]:
-    from autolora.data import NAMED_SETS
+    from autolora.data import known_sets
 
-    rows = [{"name": name, "summary": named.summary} for name, named in NAMED_SETS.items()]
-    return [*rows, {"name": "FOLDER or ARCHIVE", "summary": "class folders, or train/ [val/] test/ of class folders"}]
+    return known_sets()
 
 
 def _presets() -> list[Row]:
@@ -112,7 +154,7 @@ def _presets() -> list[Row]:
 
 COMMANDS = (
     MethodListing("methods", "training methods", _methods),
-    Listing("models", "models: every one of timm, and the packaged one", _models),
-    Listing("datasets", "named data sets, and what DATA can be", _datasets),
+    Listing("models", "models, and where their weights come from", _models),
+    DatasetListing("datasets", "named data sets, and what DATA can be", _datasets),
     Listing("presets", "presets: options that follow a published protocol", _presets),
 )

@@ -53,6 +53,7 @@ def find_subject(
     data: str | None = None,
     split: Split = "test",
     weights: str = "auto",
+    weights_format: str = "auto",
     image_size: int | None = None,
     seed: int | None = None,
     progress: bool = True,
@@ -60,10 +61,12 @@ def find_subject(
     """Load a model and its images.
 
     Args:
-        name: A run folder, a folder with a model in timm's format, ``packaged``, or a timm name.
+        name: A run folder, a folder with a model in timm's format, ``packaged``, a timm name, ``salman2020:NAME``, or a
+            checkpoint file.
         data: Where the images are; None takes those of the run.
         split: Which of them.
         weights: For a timm name: ``auto`` or ``pretrained``, or a checkpoint file; its own head is kept.
+        weights_format: Of the checkpoint; ``auto`` recognises it.
         image_size: Side in pixels; None takes the model's own.
         seed: Of the division, where the data come without one; None takes the run's, or 0.
         progress: Show a bar while images are read.
@@ -76,13 +79,10 @@ def find_subject(
     config = read_yaml(run / CONFIG) if (run / CONFIG).is_file() else None
     if config is not None and bundle is None:
         raise InputError(f"{name}: this run is not finished; continue it with --config {run / CONFIG} --resume")
-    if run.is_file():
-        raise InputError(
-            f"{name} is a file of weights, which does not say what they are weights of; name the architecture "
-            f"(`autolora models`), and give the file with --weights {name}"
-        )
     model = (
-        load_bundle(bundle) if bundle is not None else build_classifier(name, weights=weights, image_size=image_size)
+        load_bundle(bundle)
+        if bundle is not None
+        else build_classifier(name, weights=weights, image_size=image_size, weights_format=weights_format)
     )
     data = data or (config.data if config is not None else None)
     if data is None:

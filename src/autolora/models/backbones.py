@@ -1,29 +1,42 @@
-"""Build a model from a name: any timm classification model, or the robust backbone that the package ships."""
+"""Build a model from a name: any timm classification model, the packaged robust backbone, or a checkpoint's own."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.layers.drop import DropPath
-from torch import Tensor, nn
+from torch import nn
 
 from autolora.errors import InputError
 from autolora.models.branches import evaluating
+from autolora.models.checkpoints import AUTO, Checkpoint, Normalization, check_format, load_checkpoint, sources
+from autolora.models.checkpoints.architectures import architecture_by_shapes
+from autolora.models.checkpoints.sources import PACKAGED, PACKAGED_ARCHITECTURE, architecture_of, packaged_weights
+from autolora.models.cifar_stem import CifarStemResNet
 from autolora.models.hub import within_reach
 from autolora.models.robust import Architecture, Normalize, RobustModel
-from autolora.models.weights import load_strictly, read_state
+from autolora.models.weights import ADVICE, load_strictly, misfits
+
+__all__ = [
+    "PACKAGED",
+    "PACKAGED_ARCHITECTURE",
+    "TimmModel",
+    "build_model",
+    "check_weights",
+    "native_size",
+    "packaged_weights",
+    "split",
+    "timm_model",
+]
+
+logger = logging.getLogger(__name__)
 
 TimmModel = Any  # an nn.Module with timm's interface (pretrained_cfg, reset_classifier, ...), which timm does not type
-
-PACKAGED = "packaged"  # as a model: the shipped architecture with its weights
-PACKAGED_ARCHITECTURE = "resnet20w24_cifar"
-PACKAGED_WEIGHTS = "resnet20w24_cifar10_linf.safetensors"
 
 
 def build_model(
@@ -32,6 +45,7 @@ def build_model(
     classes: int,
     weights: str = "auto",
     image_size: int | None = None,
+    weights_format: str = AUTO,
 ) -> RobustModel:
     """Build normalise, backbone and a new head.
 
@@ -39,57 +53,64 @@ def build_model(
     and left out.
 
     Args:
-        name: ``"packaged"``, a timm name (``resnet18``, ``hf-hub:...``), or a folder that holds a model in timm's
-            format: a finished run, or its ``model/``.
+        name: ``"packaged"``, a timm name (``resnet18``, ``hf-hub:...``), a folder that holds a model in timm's format
+            (a finished run, or its ``model/``), ``salman2020:NAME``, or a checkpoint file.
         classes: Classes K of the new head.
-        weights: ``"auto"`` (packaged ones for the packaged model, else timm's pre-trained ones), ``"pretrained"``,
-            ``"packaged"``, ``"none"`` (random), a checkpoint file, or a run folder.
+        weights: ``"auto"`` (those that the name brings, else timm's pre-trained ones), ``"pretrained"``,
+            ``"packaged"``, ``"none"`` (random), a checkpoint file, ``salman2020:NAME``, or a run folder.
         image_size: Side of the square input in pixels; None takes the model's own.
+        weights_format: Of the checkpoint, see ``models.checkpoints``; ``"auto"`` recognises it.
 
     Raises:
         InputError: If the name is unknown, the weights are out of reach or do not fit, or the model cannot take
             images of that size.
     """
-    model = split(timm_model(name, weights, image_size), classes=classes, image_size=image_size)
+    model = split(timm_model(name, weights, image_size, weights_format), classes=classes, image_size=image_size)
     _check_size(model, name)
     return model
 
 
-def timm_model(name: str, weights: str = "auto", image_size: int | None = None) -> TimmModel:
-    """Build timm's own model, with the head that belongs to its weights; see :func:`build_model`."""
-    architecture_name = PACKAGED_ARCHITECTURE if name == PACKAGED else _local_dir(name)
-    weights = resolve_weights(name, weights)
-    state = None if weights in ("none", "pretrained") else read_state(_weights_file(weights))
-    return _create(architecture_name, weights, state, image_size)
+def timm_model(
+    name: str, weights: str = "auto", image_size: int | None = None, weights_format: str = AUTO
+) -> TimmModel:
+    """Build timm's own model, with the head that belongs to its weights, if one does; see :func:`build_model`."""
+    check_format(weights_format)
+    architecture, weights = architecture_of(name, weights_format), sources.resolve_weights(name, weights)
+    if weights in ("none", "pretrained"):
+        return _create(architecture, weights, image_size)
+    file = sources.weights_file(weights)
+    checkpoint = load_checkpoint(file, weights_format)
+    model = _create(architecture, "none", image_size, checkpoint)
+    load_strictly(model, checkpoint.state, str(file), _advice(model, checkpoint))
+    if checkpoint.normalization is not None:
+        values = checkpoint.normalization
+        model.pretrained_cfg = {**model.pretrained_cfg, "mean": values.mean, "std": values.std}
+    if weights != PACKAGED:
+        logger.info(f"weights {file}: {_description(model, checkpoint)}")
+    return model
 
 
-def resolve_weights(name: str, weights: str) -> str:
-    """Replace ``"auto"``: the packaged weights for the packaged model, timm's pre-trained ones for every other."""
-    if weights != "auto":
-        return weights
-    return PACKAGED if name == PACKAGED else "pretrained"
-
-
-def check_weights(name: str, weights: str = "auto") -> None:
+def check_weights(name: str, weights: str = "auto", weights_format: str = AUTO) -> None:
     """Find out at once whether the weights that :func:`build_model` would load are there.
 
     Raises:
-        InputError: If a file is absent, or the hub is needed and out of reach.
+        InputError: If a file is absent, cannot be read or is of no clear format, or the hub is needed and out of reach.
     """
-    weights = resolve_weights(name, weights)
+    check_format(weights_format)
+    weights = sources.resolve_weights(name, weights)
     if weights not in ("none", "pretrained"):
-        read_state(_weights_file(weights))
-    elif weights == "pretrained" and not (source := _local_dir(name)).startswith("local-dir:"):
-        _require_hub(name, _config(source).get("hf_hub_id"))
+        sources.require_weights(weights, weights_format)
+    elif weights == "pretrained" and not (source := architecture_of(name, weights_format)).startswith("local-dir:"):
+        _require_hub(name, _blueprint(source).pretrained_cfg.get("hf_hub_id"))
 
 
-def native_size(name: str) -> int:
+def native_size(name: str, weights_format: str = AUTO) -> int:
     """Side in pixels of the images that a model was made for: 32 for CIFAR models, mostly 224 for timm's.
 
     Raises:
-        InputError: If the name is unknown.
+        InputError: If the name is unknown, or a checkpoint does not tell its architecture.
     """
-    return int(_config(PACKAGED_ARCHITECTURE if name == PACKAGED else _local_dir(name))["input_size"][-1])
+    return int(_blueprint(architecture_of(name, weights_format)).pretrained_cfg["input_size"][-1])
 
 
 def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> RobustModel:
@@ -110,7 +131,7 @@ def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> R
         name=config["architecture"],
         classifier=classifier,
         input_size=size,
-        arguments=_size_argument(config, size[-1]),
+        arguments={**_size_argument(config, size[-1]), **_stem_argument(model)},
     )
     for module in model.modules():
         if isinstance(module, DropPath):
@@ -120,64 +141,59 @@ def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> R
     return RobustModel(Normalize(config["mean"], config["std"]), model, nn.Linear(features, classes), architecture)
 
 
-def packaged_weights() -> Path:
-    """Where the package keeps the weights of its robust backbone.
-
-    Raises:
-        InputError: If this installation lacks them.
-    """
-    path = Path(str(files("autolora.models") / "packaged" / PACKAGED_WEIGHTS))
-    if not path.is_file():
-        raise InputError(
-            f"the packaged backbone is not in this installation ({path} is missing); install autolora again"
-        )
-    return path
-
-
-def _weights_file(weights: str) -> Path:
-    """Return the file that holds the weights: a run folder stands for the model in it."""
-    if weights == PACKAGED:
-        return packaged_weights()
-    shipped = Path(weights) / "model" / "model.safetensors"
-    return shipped if shipped.is_file() else Path(weights)
-
-
-def _local_dir(name: str) -> str:
-    """Turn a folder that holds a timm model, or a run that does, into timm's name for it."""
-    for folder in (Path(name), Path(name) / "model"):
-        if (folder / "config.json").is_file():
-            return f"local-dir:{folder}"
-    if Path(name).is_dir() and not timm.is_model(name):
-        raise InputError(f"model {name!r}: no model in this folder; give a run folder that is finished, or its model/")
-    return name
-
-
-def _create(name: str, weights: str, state: Mapping[str, Tensor] | None, image_size: int | None) -> TimmModel:
-    """Create the timm model with its own head, and load the weights into all of it."""
-    config = _config(name)
+def _create(name: str, weights: str, image_size: int | None, checkpoint: Checkpoint | None = None) -> TimmModel:
+    """Create the timm model with its own head: timm's, or one as the checkpoint has it, which may be none."""
+    blueprint = _blueprint(name)
+    config: Mapping[str, Any] = blueprint.pretrained_cfg
     arguments = _size_argument(config, image_size or config["input_size"][-1])
-    if state is not None and (rows := _classes_in(state, config.get("classifier"))) is not None:
-        arguments["num_classes"] = rows
+    classifier = config.get("classifier")
+    if checkpoint is not None and isinstance(classifier, str):
+        head = checkpoint.state.get(f"{classifier}.weight")
+        arguments["num_classes"] = len(head) if head is not None and head.dim() else 0
+    if checkpoint is not None and checkpoint.stem_padding is not None and isinstance(blueprint, CifarStemResNet):
+        arguments["stem_padding"] = checkpoint.stem_padding
     if weights == "pretrained" and not name.startswith("local-dir:"):
         _require_hub(name, config.get("hf_hub_id"))
-    model = _timm_model(name, {**arguments, "pretrained": weights == "pretrained"})
-    if state is not None:
-        load_strictly(model, state, weights)
-    return model
+    return _timm_model(name, {**arguments, "pretrained": weights == "pretrained"})
 
 
-def _config(name: str) -> Mapping[str, Any]:
-    """Return what timm knows about a model: input size, normalisation, classifier, where its weights are."""
+def _blueprint(name: str) -> TimmModel:
+    """Build a model of shapes alone, with what timm knows about it: input size, normalisation, where weights are."""
     source, _, repository = name.partition(":")
     if source in ("hf-hub", "hf_hub"):
         _require_hub(name, repository)
     with torch.device("meta"):
-        return _timm_model(name, {}).pretrained_cfg
+        return _timm_model(name, {})
+
+
+def _advice(model: TimmModel, checkpoint: Checkpoint) -> str:
+    """Say what else the weights could be of, if they do not fit."""
+    if not any(misfits(model.state_dict(), checkpoint.state).values()):
+        return ADVICE
+    other = architecture_by_shapes(checkpoint.state)
+    read_as = f"(they were read in the format {checkpoint.format})"
+    return f"{ADVICE} {read_as}" if other is None else f"They fit {other}; name it with --model {other} {read_as}"
+
+
+def _description(model: TimmModel, checkpoint: Checkpoint) -> str:
+    """Say how a checkpoint was read, and what its model does to images."""
+    config: Mapping[str, Any] = model.pretrained_cfg
+    values = checkpoint.normalization or Normalization(config["mean"], config["std"], "the architecture's in timm")
+    parts = [f"format {checkpoint.format}", config["architecture"], f"normalisation {values}"]
+    parts += [f"stem padding {checkpoint.stem_padding}"] if _stem_argument(model) else []
+    parts += [f"{' is taken, not '.join(checkpoint.containers)}"] if len(checkpoint.containers) > 1 else []
+    parts += [] if checkpoint.has_head(str(config.get("classifier"))) else ["no head in it"]
+    return "; ".join(parts)
 
 
 def _size_argument(config: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Return the argument that fixes the input size of a model whose parameters depend on it, such as a ViT."""
     return {"img_size": size} if config.get("fixed_input_size") else {}
+
+
+def _stem_argument(model: TimmModel) -> dict[str, int]:
+    """Return the argument that builds the stem again, where there are several of the same shape."""
+    return model.stem_arguments if isinstance(model, CifarStemResNet) else {}
 
 
 def _check_size(model: RobustModel, name: str) -> None:
@@ -230,9 +246,3 @@ def _no_weights(name: str, reason: str) -> str:
 def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, timm.list_models(), n=3)
     return f"; did you mean {', '.join(close)}?" if close else ""
-
-
-def _classes_in(state: Mapping[str, Tensor], classifier: str | None) -> int | None:
-    """Classes of the checkpoint's own head."""
-    weight = state.get(f"{classifier}.weight")
-    return None if weight is None else len(weight)

@@ -72,22 +72,30 @@ def load_bundle(folder: str | Path) -> RobustModel:
     return _with_own_head(timm.create_model(f"local-dir:{path}", pretrained=True))
 
 
-def build_classifier(name: str, *, weights: str = "auto", image_size: int | None = None) -> RobustModel:
+def build_classifier(
+    name: str, *, weights: str = "auto", image_size: int | None = None, weights_format: str = "auto"
+) -> RobustModel:
     """Build a timm model that keeps its own head: images in [0, 1] to logits, in evaluation mode, on the CPU.
 
     Args:
-        name: ``"packaged"`` or a timm name.
+        name: ``"packaged"``, a timm name, ``salman2020:NAME``, or a checkpoint file.
         weights: ``"auto"``, ``"pretrained"``, ``"packaged"``, ``"none"`` (random), or a checkpoint file.
         image_size: Side of the square input in pixels; None takes the model's own.
+        weights_format: Of the checkpoint; ``"auto"`` recognises it.
 
     Raises:
-        InputError: If the name is unknown, or the weights are out of reach or do not fit.
+        InputError: If the name is unknown, or the weights are out of reach, do not fit or have no head.
     """
-    return _with_own_head(timm_model(name, weights, image_size), image_size)
+    return _with_own_head(timm_model(name, weights, image_size, weights_format), image_size)
 
 
 def _with_own_head(shipped: TimmModel, image_size: int | None = None) -> RobustModel:
     head = shipped.get_classifier()
+    if isinstance(head, nn.Identity):
+        raise InputError(
+            "the weights hold no head, only a backbone, which classifies nothing yet; fine-tune it first, with "
+            "`autolora fit PHOTOS --model ARCHITECTURE --weights FILE`"
+        )
     if not isinstance(head, nn.Linear):
         raise InputError(f"{type(shipped).__name__}: its last layer is {type(head).__name__}, not one linear layer")
     model = split(shipped, classes=head.out_features, image_size=image_size)

@@ -1,105 +1,66 @@
-"""Weights from files: read tensors without running code, find the state dict, load it strictly."""
+"""Weights into models: every name and every shape must fit, and what does not is listed."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autolora.errors import InputError
+from autolora.models.checkpoints.contents import read_contents
+from autolora.models.checkpoints.names import shown
 
-CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile put these in front of every name
+__all__ = ["load_strictly", "misfits", "read_state"]
+
+ADVICE = "Name the architecture that they were saved from with --model"
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.safetensors`` file or a torch checkpoint. No pickled code ever runs.
 
     A container (``{"state_dict": ...}``) is opened, and prefixes that wrappers put before every name are taken off.
+    What formats beyond that need is in :func:`autolora.models.checkpoints.load_checkpoint`.
 
     Raises:
         InputError: If the file is absent, is no checkpoint, would run code, or holds no tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights {path}: no such file; give a checkpoint file, 'pretrained', 'packaged' or 'none'")
-    state = {name: value for name, value in _open(_read(path)).items() if isinstance(value, Tensor)}
-    if not state:
-        raise InputError(f"weights {path}: no tensors in it; give a file that holds a state dict")
-    while (prefix := _wrapper_of(state)) is not None:
-        state = {name[len(prefix) :]: value for name, value in state.items()}
-    return state
+    return read_contents(path).state
 
 
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, advice: str = ADVICE) -> None:
     """Load a state dict into a model; every name and shape must fit.
+
+    Args:
+        model: Takes the weights.
+        state: Tensors by the model's own names.
+        source: Where they come from, for the message.
+        advice: What to do if they do not fit.
 
     Raises:
         InputError: If names are missing or unexpected, or shapes differ; the message lists them.
     """
     own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or shapes:
-        lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        found = "; ".join(f"{what}: {_listing(names)}" for what, names in lists if names)
-        raise InputError(
-            f"weights {source} do not fit the model {type(model).__name__}: {found}. "
-            "Name the architecture that they were saved from with --model"
-        )
+    found = {what: names for what, names in misfits(own, state).items() if names}
+    if found:
+        listed = "; ".join(f"{what}: {_listing(names)}" for what, names in found.items())
+        raise InputError(f"weights {source} do not fit the model {type(model).__name__}: {listed}. {advice}")
     model.load_state_dict({**own, **state})
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"weights {path}: not a readable safetensors file ({error}); fetch it again") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(
-            f"weights {path}: refused, since loading it could run code ({_blocked(str(error)) or reason}); "
-            "save its state dict alone (torch.save(model.state_dict(), ...) or safetensors) and give that file"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"weights {path}: not a readable checkpoint ({error}); fetch it again") from None
-
-
-def _blocked(message: str) -> str:
-    """Name the global that torch refused, as its message does: ``Unsupported global: GLOBAL os.system``."""
-    for part in message.replace("\n", " ").split(". "):
-        if "GLOBAL " in part:
-            return "global " + part.split("GLOBAL ", 1)[1].split()[0]
-    return ""
-
-
-def _open(content: Any) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        return {}
-    for name in CONTAINERS:
-        if isinstance(content.get(name), Mapping):
-            return content[name]
-    return content
-
-
-def _wrapper_of(state: Mapping[str, Tensor]) -> str | None:
-    return next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None)
+def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """List what differs between a model's own state dict and another, by kind; checkpoints may not count batches."""
+    return {
+        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
 
 
 def _listing(names: list[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(shown(name) for name in names[:most]) + more
