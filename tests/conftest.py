@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,15 @@ from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (60, 60, 190), "green": (60, 190, 60), "red": (190, 60, 60)}
+
+
+@pytest.fixture(autouse=True)
+def messages() -> Iterator[None]:
+    """Take back what a command that ran in this process, such as one with --quiet, has set for the messages."""
+    logger = logging.getLogger("autolora")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from autolora import finetune, load
 from autolora.cli import run
 from autolora.evaluation.judging import judge
+from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.models.bundle import build_classifier, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,7 @@ def test_an_evaluation_is_not_continued_with_another_attack_strength(subject: Pa
         (["--attack", "autoatack"], "use autoattack, autoattack-fast, or pgd-K"),
         (["--eps", "8"], "did you mean 8/255?"),
         (["--limit", "0"], "limit=0 is too small"),
+        (["--engine", "reference", "--attack", "pgd-3"], "engine=reference has no pgd-3"),
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--data", "digits"], "class"),
     ],
@@ -160,3 +166,76 @@ def test_a_model_of_another_number_of_classes(photos: Path, tmp_path: Path, caps
     argv = ["evaluate", "packaged", "--data", str(photos), "--out", str(tmp_path / "e"), "--quiet"]
     assert run(argv) == 2
     assert "10 classes" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def ten_classes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of ten classes that is right on its images, and a folder of them: ten colours."""
+    root = tmp_path_factory.mktemp("ten")
+    colours = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3), dtype=np.uint8)
+    for label, colour in enumerate(colours):
+        image = Image.fromarray(np.broadcast_to(colour, (12, 12, 3)).copy())
+        for name in ("train/{}/0.png", "train/{}/1.png", "test/{}/0.png"):
+            path = root / "images" / name.format(label)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    x = torch.from_numpy(colours).float().permute(0, 3, 1, 2).expand(10, 3, 12, 12) / 255
+    model = build_classifier("resnet20_cifar", weights="none", image_size=12)
+    with torch.no_grad():
+        features = model.backbone(model.normalize(x))
+        model.head.weight.copy_(torch.linalg.lstsq(features, torch.eye(10)).solution.T)
+        model.head.bias.zero_()
+    save_bundle(model, root / "model", [str(label) for label in range(10)], {})
+    return root / "model", root / "images"
+
+
+def test_the_reference_package_judges_and_its_verdicts_are_not_mixed_with_ours(
+    ten_classes: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyautoattack")
+    out = tmp_path / "e"
+    argv = ["evaluate", str(ten_classes[0]), "--data", str(ten_classes[1]), "--fast", "--batch-size", "4"]
+    argv += ["--out", str(out)]
+    assert run([*argv, "--engine", "reference"]) == 0
+    score = scores(out)["autoattack-fast"]
+    assert score["label"].startswith(
+        "AA-fast: apgd-ce and apgd-t, an upper bound, by the reference package pyautoattack"
+    )
+    assert score["label"] in capsys.readouterr().out
+    assert scores(out)["natural"]["correct"] == score["total"] == 10 and score["correct"] < 10
+    assert {"autoattack-fast", "apgd-ce", "apgd-t"} <= set(verdicts(out)[0])
+    assert score["after"] == {part: sum(int(row[part]) for row in verdicts(out)) / 10 for part in ("apgd-ce", "apgd-t")}
+
+    found = (out / "evaluation.json").read_bytes()
+    (out / "evaluation.json").unlink()
+    next(out.rglob("*.safetensors")).unlink()
+    assert run([*argv, "--resume"]) == 2
+    assert "ReferenceAutoAttack" in capsys.readouterr().err
+    assert run([*argv, "--resume", "--engine", "reference"]) == 0
+    assert (out / "evaluation.json").read_bytes() == found
+
+
+def test_the_reference_package_is_refused_for_few_classes_before_anything_is_written(
+    subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyautoattack")
+    argv = ["evaluate", str(subject), "--engine", "reference", "--out", str(tmp_path / "e"), "--quiet"]
+    assert run(argv) == 2
+    err = capsys.readouterr().err
+    assert "3 classes" in err and "--engine own" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "e").exists()
+
+
+def test_the_reference_package_is_asked_for_before_model_and_data_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    assert run(["evaluate", "nowhere", "--engine", "reference"]) == 2
+    err = capsys.readouterr().err
+    assert "pip install 'autolora[reference]'" in err and len(err.splitlines()) == 1
+
+
+def test_both_engines_can_be_asked_about_one_run(subject: Path) -> None:
+    own, reference = EvaluationConfig(str(subject)), EvaluationConfig(str(subject), engine="reference")
+    assert own.folder != reference.folder
+    assert reference.folder.parent.parent == own.folder.parent  # `compare` reads evaluation/*/evaluation.json

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from functools import partial
+from signal import SIG_IGN, SIGINT, signal
+from types import FrameType
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
 from autolora.cli.options import add_common
 from autolora.experiments.evaluation_config import EvaluationConfig
+
+if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
+    from autolora.experiments.processes import Processes
 
 NAME = "evaluate"
 HELP = "how robust a model is: AutoAttack, PGD, several radii"
@@ -19,6 +26,7 @@ EPILOG = """examples:
   autolora evaluate runs/photos --attack pgd-20 --eps 2/255 --eps 4/255 --eps 8/255
   autolora evaluate resnet20_cifar --weights weights.th --data cifar10.zip --eps 1/255
   autolora evaluate runs/photos --out runs/photos/aa --resume  continue one that stopped
+  torchrun --nproc-per-node 2 -m autolora evaluate runs/photos  two processes share the images
 """
 
 
@@ -47,14 +55,46 @@ def parser(formatter: Any) -> ArgumentParser:
 
 
 def execute(options: Namespace) -> None:
-    """Run the command."""
+    """Run the command. Of several processes that share it, the first speaks for all."""
+    from autolora.experiments.processes import disband, joined
+
+    try:
+        with joined(options.device) as processes:
+            (_execute if processes.count == 1 else _share)(options, processes)
+    finally:
+        disband()
+
+
+def _share(options: Namespace, processes: Processes) -> None:
+    from autolora.experiments.processes import ToldElsewhere
+
+    signal(SIGINT, _interrupt_once)
+    if not processes.first:
+        logging.getLogger("autolora").setLevel(logging.ERROR)
+    try:
+        _execute(options, processes)
+    except ToldElsewhere:
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        if processes.first:
+            raise
+        raise SystemExit(130) from None
+
+
+def _execute(options: Namespace, processes: Processes) -> None:
     from autolora.cli.summary import print_evaluation
     from autolora.experiments.evaluating import run_evaluation
 
-    config = _config(options)
-    content = run_evaluation(config, resume=options.resume, progress=not options.quiet)
-    if not options.quiet:
+    config = processes.agree(partial(_config, options))
+    content = run_evaluation(config, resume=options.resume, progress=not options.quiet, processes=processes)
+    if processes.first and not options.quiet:
         print_evaluation(config.folder, content)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Interrupt, and ignore what follows: the terminal interrupts every process, and their launcher does so again."""
+    signal(SIGINT, SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def resume_hint(options: Namespace) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
-from autolora.attacks.victim import Victim
 from autolora.data import ImageSet
 from autolora.data.stratify import allocate, draw
 from autolora.errors import InputError
@@ -19,37 +18,36 @@ from autolora.evaluation.corruptions.scores import corruption_scores
 from autolora.experiments.assessment import evaluation_batch
 from autolora.experiments.evaluation import EVALUATION, FAST_IMAGES, Panel, Questions, evaluate
 from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.experiments.processes import Processes
 from autolora.experiments.result import write_json
+from autolora.experiments.searching import victim_of
 from autolora.experiments.subject import Subject, find_subject, model_fingerprint
 from autolora.models import RobustModel
-from autolora.models.folding import Folding
-from autolora.threat import format_radius
-from autolora.training.precision import resolve_device
+from autolora.threat import ThreatModel, format_radius
+from autolora.training.precision import resolve_device, resolve_precision
 
 logger = logging.getLogger(__name__)
 
 
-def run_evaluation(config: EvaluationConfig, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+def run_evaluation(
+    config: EvaluationConfig, *, resume: bool = False, progress: bool = True, processes: Processes | None = None
+) -> dict[str, Any]:
     """Evaluate, and return what ``evaluation.json`` holds.
 
     Args:
         config: What to do.
         resume: Continue an evaluation that stopped.
-        progress: Show progress bars.
+        progress: Show progress bars, in the first process.
+        processes: Those that share the work; by default this one alone.
 
     Raises:
         InputError: If the model, the data or the folder cannot work.
     """
-    _check_folder(config.folder, resume)
+    processes = processes or Processes()
+    progress = progress and processes.first
+    processes.agree(partial(_check, config, resume, processes))
     device = resolve_device(config.device)
-    subject = find_subject(
-        config.model,
-        data=config.data,
-        split=config.split,
-        weights=config.weights,
-        image_size=config.image_size,
-        progress=progress,
-    )
+    subject = processes.in_turn(partial(_subject, config, progress))
     for note in subject.notes:
         logger.info(note)
     questions = _questions(config, subject)
@@ -61,27 +59,30 @@ def run_evaluation(config: EvaluationConfig, *, resume: bool = False, progress: 
         f"evaluating {config.model} on {len(panel.order)} of {len(subject.images)} images: "
         f"{', '.join(questions.attacks)}, {questions.norm} {', '.join(map(format_radius, questions.radii))}"
     )
-    content = evaluate(Victim(model, searching(model)), panel, questions, config.folder, progress=progress)
-    if config.corruptions and PartialState().is_main_process:
+    victim = victim_of(model, config.precision)
+    content = evaluate(victim, panel, questions, config.folder, progress=progress, processes=processes)
+    if config.corruptions and processes.first:
         batches = (panel.fetch(positions) for positions in _batches(len(panel.order), panel.shard))
         content["corruptions"] = corruption_scores(model, batches, seed=config.seed, progress=progress)
         write_json(config.folder / EVALUATION, content)
+    processes.meet()
     return content
+
+
+def _subject(config: EvaluationConfig, progress: bool) -> Subject:
+    return find_subject(
+        config.model,
+        data=config.data,
+        split=config.split,
+        weights=config.weights,
+        weights_format=config.weights_format,
+        image_size=config.image_size,
+        progress=progress,
+    )
 
 
 def _batches(total: int, size: int) -> Iterator[range]:
     return (range(first, min(total, first + size)) for first in range(0, total, size))
-
-
-def searching(model: RobustModel) -> Any:
-    """Return the same function, faster: batch norm is folded into the convolutions, once."""
-    features = Folding(model.backbone).network(model.backbone)
-
-    def search(x: Tensor) -> Tensor:
-        with model.running(features):
-            return model(x)
-
-    return search
 
 
 def sample(images: ImageSet, limit: int | None, seed: int) -> list[int]:
@@ -107,6 +108,7 @@ def _panel(config: EvaluationConfig, subject: Subject, model: RobustModel, devic
         "data": subject.fingerprint,
         "split": config.split,
         "classes": list(subject.classes),
+        "precision": resolve_precision(config.precision, device),
     }
     size = config.batch_size or evaluation_batch(model.architecture.input_size[-1])
     return Panel(fetch, order, len(subject.classes), size, circumstances)
@@ -116,16 +118,26 @@ def _questions(config: EvaluationConfig, subject: Subject) -> Questions:
     run = subject.config
     eps = config.eps or ((str(run.eps),) if run is not None else ("8/255",))
     norm = config.norm or (run.norm if run is not None else "Linf")
-    return Questions(config.attacks, eps, norm, config.restarts, config.seed)
+    return Questions(config.attacks, eps, norm, config.restarts, config.seed, config.engine)
+
+
+def _check(config: EvaluationConfig, resume: bool, processes: Processes) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    resolve_precision(config.precision, resolve_device(config.device))
+    for name in config.attacks:
+        Questions(restarts=config.restarts, engine=config.engine).assault(name, ThreatModel(0))
+    if processes.first:
+        _check_folder(config.folder, resume)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
-    if PartialState().is_main_process and folder.exists():
-        if not folder.is_dir():
-            raise InputError(f"out={folder} is a file; name a folder that is new or empty")
-        if (folder / EVALUATION).is_file():
-            raise InputError(f"out={folder} holds a finished evaluation; name another folder with --out")
-        if any(folder.iterdir()) and not resume:
-            raise InputError(
-                f"out={folder} holds an evaluation that stopped; continue it with --resume, or name another with --out"
-            )
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"out={folder} is a file; name a folder that is new or empty")
+    if (folder / EVALUATION).is_file():
+        raise InputError(f"out={folder} holds a finished evaluation; name another folder with --out")
+    if any(folder.iterdir()) and not resume:
+        raise InputError(
+            f"out={folder} holds an evaluation that stopped; continue it with --resume, or name another with --out"
+        )

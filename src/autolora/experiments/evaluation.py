@@ -6,21 +6,24 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from autolora.attacks import PGD
 from autolora.attacks.autoattack.ensemble import NATURAL, AutoAttack
+from autolora.attacks.autoattack.reference import ReferenceAutoAttack, ReferenceSquare
 from autolora.attacks.autoattack.square import Square
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.evaluation.flags import Flag, flag, preflight
 from autolora.evaluation.judging import Alone, Assault, Fetch, judge, score, standing
 from autolora.evaluation.shards import Shard, Shards
+from autolora.experiments.evaluation_config import Engine
+from autolora.experiments.processes import Processes, joined
 from autolora.experiments.progress import Progress
 from autolora.experiments.result import write_atomically, write_json
 from autolora.threat import Norm, ThreatModel, format_radius
@@ -40,6 +43,7 @@ class Questions:
         norm: Of all of them.
         restarts: Of PGD; more than one starts at random points, one at the natural image, as in the papers.
         seed: Of attacks and sample.
+        engine: Whose AutoAttack: this package's ``own``, or its authors' as the ``reference``.
     """
 
     attacks: tuple[str, ...] = ("autoattack",)
@@ -47,6 +51,7 @@ class Questions:
     norm: Norm = "Linf"
     restarts: int = 1
     seed: int = 0
+    engine: Engine = "own"
 
     def called(self, name: str) -> str:
         """Return the key of an attack's score: restarts are part of what PGD is."""
@@ -56,15 +61,18 @@ class Questions:
         """Make an attack by its name.
 
         Raises:
-            InputError: If there is none of that name.
+            InputError: If there is none of that name, or the engine has none.
         """
+        ensemble = AutoAttack if self.engine == "own" else ReferenceAutoAttack
         if name == "autoattack":
-            return AutoAttack(threat)
+            return ensemble(threat)
         if name == "autoattack-fast":
-            return AutoAttack(threat, "fast")
+            return ensemble(threat, "fast")
         kind, _, steps = name.partition("-")
         if kind != "pgd" or not steps.isdigit():
             raise InputError(f"attack {name!r} is unknown; use autoattack, autoattack-fast, or pgd-K such as pgd-20")
+        if self.engine == "reference":
+            raise InputError(f"engine=reference has no {name}, only autoattack and autoattack-fast; use --engine own")
         start = "natural" if self.restarts == 1 else "uniform"
         length = threat.radius / 4 or 1.0
         return Alone(self.called(name), PGD(threat, int(steps), length, start, self.restarts))  # type: ignore[arg-type]
@@ -90,23 +98,37 @@ class Panel:
 
 
 def evaluate(
-    victim: Victim, panel: Panel, questions: Questions, folder: Path, *, progress: bool = True
+    victim: Victim,
+    panel: Panel,
+    questions: Questions,
+    folder: Path,
+    *,
+    progress: bool = True,
+    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Ask every question, write ``evaluation.json`` and ``verdicts.csv``, and return the former's content.
 
-    Verdicts that are in the folder already, found under the same circumstances, are not asked for again.
+    Verdicts that are in the folder already, found under the same circumstances, are not asked for again. Where several
+    processes run this, they share the images, and the first one's folder.
+
+    Args:
+        victim: The model, in evaluation mode.
+        panel: The images.
+        questions: What is asked.
+        folder: Where everything goes.
+        progress: Show a bar, in the first process.
+        processes: Those that share the work; None finds out.
 
     Raises:
-        InputError: If an attack is unknown, or the folder holds something else.
+        InputError: If an attack is unknown or not for this many classes, the folder holds something else, or the
+            processes have different models or images.
     """
-    state = PartialState()
-    assaults = {
-        radius: {
-            questions.called(name): questions.assault(name, ThreatModel(radius, questions.norm))
-            for name in questions.attacks
-        }
-        for radius in questions.radii
-    }
+    if processes is None:
+        with joined() as processes:
+            return evaluate(victim, panel, questions, folder, progress=progress, processes=processes)
+    folder = Path(processes.tell(str(folder))[0])
+    assaults = processes.agree(lambda: _assaults(questions, panel.classes))
+    processes.agree(partial(_check_same, processes.tell(panel.circumstances)))
     doubts = preflight(victim.model, *panel.fetch(range(min(len(panel.order), PREFLIGHT_IMAGES))))
     curve: list[dict[str, Any]] = []
     columns: dict[str, Tensor] = {}
@@ -114,8 +136,9 @@ def evaluate(
         scores: dict[str, Any] = {}
         for name, assault in named.items():
             shards = Shards(folder / "shards" / _folder(radius, name), len(panel.order), panel.shard)
-            _judge(victim, panel, assault, shards, questions, f"{name} {format_radius(radius)}", state, progress)
-            whole = shards.together()
+            processes.agree(partial(_open, shards, panel, assault, questions.seed, processes))
+            with Progress(f"{name} {format_radius(radius)}", shards, shown=progress and processes.first) as bar:
+                whole = _judge(victim, panel, assault, shards, questions.seed, processes, bar)
             scores |= {"natural": score(whole, NATURAL).as_json(), name: _entry(assault, whole, panel, doubts)}
             columns |= _columns(
                 name, assault, whole, "" if radius == questions.radii[0] else f"@{format_radius(radius)}"
@@ -128,39 +151,59 @@ def evaluate(
         **({"curve": curve} if len(curve) > 1 else {}),
         "circumstances": dict(panel.circumstances),
     }
-    if state.is_main_process:
+    if processes.first:
         write_atomically(folder / VERDICTS, _table(whole, panel.order, columns))
         write_json(folder / EVALUATION, content)
-    state.wait_for_everyone()
+    processes.meet()
     return content
 
 
+def _assaults(questions: Questions, classes: int) -> dict[str, dict[str, Assault]]:
+    """Return the attacks by radius and name, of which each has a label for this many classes."""
+    made = {
+        radius: {
+            questions.called(name): questions.assault(name, ThreatModel(radius, questions.norm))
+            for name in questions.attacks
+        }
+        for radius in questions.radii
+    }
+    for assault in (assault for named in made.values() for assault in named.values()):
+        assault.label(classes)
+    return made
+
+
+def _check_same(circumstances: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse processes that do not judge the same model on the same images: their verdicts would be mixed."""
+    for name, value in circumstances[0].items():
+        if any(others[name] != value for others in circumstances[1:]):
+            raise InputError(
+                f"the processes differ in the {name} that they evaluate; weights drawn at random (--weights none) and "
+                "files that differ between machines are for one process"
+            )
+
+
+def _open(shards: Shards, panel: Panel, assault: Assault, seed: int, processes: Processes) -> None:
+    if processes.first:
+        shards.open({**panel.circumstances, "attack": repr(assault), "seed": seed})
+
+
 def _judge(
-    victim: Victim,
-    panel: Panel,
-    assault: Assault,
-    shards: Shards,
-    questions: Questions,
-    title: str,
-    state: PartialState,
-    progress: bool,
-) -> None:
-    if state.is_main_process:
-        shards.open({**panel.circumstances, "attack": repr(assault), "seed": questions.seed})
-    state.wait_for_everyone()
-    with Progress(title, shards, shown=progress and state.is_main_process) as bar:
-        judge(
-            victim,
-            panel.fetch,
-            assault,
-            shards,
-            seed=questions.seed,
-            rank=state.process_index,
-            processes=state.num_processes,
-            on_part=bar.part,
-            on_shard=bar.shard,
-        )
-    state.wait_for_everyone()
+    victim: Victim, panel: Panel, assault: Assault, shards: Shards, seed: int, processes: Processes, bar: Progress
+) -> Shard:
+    """Judge this process's share, and return the verdicts of all."""
+    judge(
+        victim,
+        panel.fetch,
+        assault,
+        shards,
+        seed=seed,
+        rank=processes.rank,
+        processes=processes.count,
+        on_part=bar.part,
+        on_shard=bar.shard,
+    )
+    processes.meet()
+    return shards.together()
 
 
 def _folder(radius: str, name: str) -> str:
@@ -171,7 +214,7 @@ def _entry(assault: Assault, whole: Shard, panel: Panel, doubts: list[Flag]) -> 
     parts = assault.parts()
     found = list(doubts)
     for number, part in enumerate(parts.values(), start=1):
-        if isinstance(part, Square) and bool((whole.by == number).any()):
+        if isinstance(part, Square | ReferenceSquare) and bool((whole.by == number).any()):
             found.append(flag("black-box-stronger", whole.by == number))
     after = {part: score(whole, number).accuracy for number, part in enumerate(parts, start=1)}
     extra = {"after": after} if len(parts) > 1 else {}

@@ -10,6 +10,8 @@ from autolora.errors import InputError
 from autolora.experiments.config import option
 
 Split = Literal["train", "val", "test"]
+Engine = Literal["own", "reference"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class EvaluationConfig:
     data: str | None = option(None, "images to evaluate on (default: those of the run)")
     split: Split = option("test", "which of them")
     attack: tuple[str, ...] = option((), "autoattack, autoattack-fast or pgd-K; repeats (default: autoattack)")
+    engine: Engine = option("own", "whose AutoAttack: own, or reference (its authors' package, the extra [reference])")
     eps: tuple[str, ...] = option((), "radius in pixel units; repeats, the first is the main one (default: the run's)")
     norm: Literal["Linf", "L2"] | None = option(
         None, "norm of the threat model: Linf or L2 (default: the run's, or Linf)"
@@ -29,9 +32,15 @@ class EvaluationConfig:
     corruptions: bool = option(False, "accuracy under 15 common corruptions at 5 severities as well")
     restarts: int = option(1, "runs of PGD from random points (1: one, from the natural image)")
     weights: str = option("auto", "for a timm name: auto, pretrained, none (random), or a checkpoint file")
+    weights_format: str = option(
+        "auto", "format of the checkpoint, in case it is not recognised; `autolora models` lists them"
+    )
     image_size: int | None = option(None, "side in pixels that images are brought to (default: the model's own)")
     batch_size: int | None = option(None, "images to judge at once (default: 256 at 32x32, fewer where larger)")
     seed: int = option(0, "seed of attacks and sample")
+    precision: Precision = option(
+        "auto", "of the search: auto, fp32, bf16 or fp16; what it finds is judged in fp32 (default: auto)"
+    )
     device: str = option("auto", "where to compute: auto, cpu or cuda")
     out: str | None = option(None, "folder (default: RUN/evaluation/ATTACK, or evaluations/MODEL)")
 
@@ -48,7 +57,9 @@ class EvaluationConfig:
             return Path(self.out)
         model = Path(self.model)
         if (model / "result.json").is_file():
-            return model / "evaluation" / "-".join(self.attacks)
+            # the reference's one level deeper, where `compare` does not take it for another score of the same attack
+            engine = () if self.engine == "own" else (self.engine,)
+            return Path(model, "evaluation", *engine, "-".join(self.attacks))
         return Path("evaluations") / (model.name or "model").replace(":", "-")
 
     @property

@@ -21,16 +21,14 @@ class Progress:
     """
 
     def __init__(self, title: str, shards: Shards, *, shown: bool) -> None:
-        found = [shard for shard in map(shards.read, range(len(shards))) if shard is not None]
+        self.shards, self.counted = shards, set[int]()
         self.total, self.done, self.still = shards.total, 0, 0
         self.bar = tqdm(
             total=shards.total, desc=title, unit="image", disable=not shown, dynamic_ncols=True, leave=False
         )
-        for shard in found:
-            self._count(shard)
-        self.bar.initial = self.done  # what was there already says nothing about the speed
-        self.bar.n = self.done
         self.left = ""
+        self._count()
+        self.bar.initial = self.bar.n = self.done  # what was there already says nothing about the speed
         self._show()
 
     def __enter__(self) -> Progress:
@@ -47,14 +45,20 @@ class Progress:
         self._show()
 
     def shard(self, shard: Shard) -> None:
-        """Count a shard that is done."""
-        self._count(shard)
-        self.bar.update(len(shard.by))
+        """Count a shard that is done, and those that other processes have done meanwhile."""
+        self._count()
+        self.bar.update(self.done - self.bar.n)
         self._show()
 
-    def _count(self, shard: Shard) -> None:
-        self.done += len(shard.by)
-        self.still += int((shard.by == STANDING).sum())
+    def _count(self) -> None:
+        if self.bar.disable:  # nobody looks at it
+            return
+        for number in set(range(len(self.shards))) - self.counted:
+            shard = self.shards.read(number)
+            if shard is not None:
+                self.counted.add(number)
+                self.done += len(shard.by)
+                self.still += int((shard.by == STANDING).sum())
 
     def _show(self) -> None:
         bound = f"at most {(self.total - self.done + self.still) / self.total:.1%}"
