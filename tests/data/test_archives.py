@@ -118,7 +118,7 @@ def test_a_member_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_compressed_tar_that_explodes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autolora.data.archives.BOMB_FLOOR", 2**20)
+    monkeypatch.setattr("autolora.data.decompression.BOMB_FLOOR", 2**20)
     archive = pack_tar(tmp_path / "bomb.tgz", {"a/x.png": bytes(5 * 2**20)}, "gz")
     with pytest.raises(InputError, match="100 times"):
         list_archive(archive)
@@ -140,3 +140,42 @@ def test_wrong_checksum_is_noticed_when_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"hello", b"hullo"))
     with pytest.raises(zipfile.BadZipFile):
         list_archive(path).files[0].source.read()
+
+
+def test_a_zip_that_declares_an_explosion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autolora.data.decompression.BOMB_FLOOR", 2**20)
+    harmless = pack_zip(tmp_path / "flat.zip", {"a/x.png": bytes(2**20)})
+    assert len(list_archive(harmless).files) == 1  # 1,000 times its size, but not much
+    bomb = pack_zip(tmp_path / "bomb.zip", {f"a/{i}.png": bytes(2**20) for i in range(5)})
+    with pytest.raises(InputError, match="100 times"):
+        list_archive(bomb)
+
+
+def test_a_zip_gives_no_more_than_it_declares(tmp_path: Path) -> None:
+    path = pack_zip(tmp_path / "x.zip", {"a/x.png": bytes(5000)})
+    path.write_bytes(path.read_bytes().replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(zipfile.BadZipFile):  # ten bytes, and their checksum is wrong
+        list_archive(path).files[0].source.read()
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -(2**40)])
+def test_a_tar_with_a_negative_size_does_not_loop(size: int, tmp_path: Path) -> None:
+    path = pack_tar(tmp_path / "x.tar", FILES)
+    data = bytearray(path.read_bytes())
+    field = b"\xff" + (size % 2**88).to_bytes(11, "big")  # as GNU tar writes numbers that need more room
+    data[124:136] = field
+    data[148:156] = b" " * 8
+    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        list_archive(path)
+
+
+def test_members_that_lead_out_are_never_followed(tmp_path: Path) -> None:
+    secret = write(tmp_path, {"secret/a/x.png": b"secret"})
+    names = ("../secret/a/x.png", "/etc/passwd", "a/../../secret/a/x.png", f"{secret}/secret/a/x.png", "C:\\a\\x.png")
+    for archive in (
+        pack_zip(tmp_path / "x.zip", dict.fromkeys(names, b"inside")),
+        pack_tar(tmp_path / "x.tar", dict.fromkeys(names, b"inside")),
+    ):
+        assert set(contents(archive).values()) == {b"inside"}

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -177,10 +178,12 @@ def test_digits() -> None:
 
 def test_a_named_set_is_not_shadowed_by_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "digits", pictures(ALONE))
-    write(tmp_path / "cifar10", pictures(ALONE))
+    write(tmp_path / "cub", pictures(ALONE))
     monkeypatch.chdir(tmp_path)
     assert len(load("digits").classes) == 10
-    assert load("./digits").classes == load(Path("digits")).classes == load("cifar10").classes == ("cats", "dogs")
+    assert load("./digits").classes == load(Path("digits")).classes == ("cats", "dogs")
+    with pytest.raises(InputError, match=r"cub is not in .*what lies here under that name is \./cub"):
+        load("cub", data_root=tmp_path / "nowhere")
 
 
 def test_bad_images_are_refused_by_name_or_skipped_and_listed(alone: Path) -> None:
@@ -201,6 +204,24 @@ def test_bad_images_are_refused_by_name_or_skipped_and_listed(alone: Path) -> No
         load(alone, skip_bad_images=True)
 
 
+def test_the_record_says_which_image_is_where(alone: Path) -> None:
+    splits = load(alone, seed=3, label_fraction=0.5)
+    record = json.loads(json.dumps(splits.record()))
+    every = sorted(path.relative_to(alone).as_posix() for path in alone.rglob("*.png"))  # classes, then paths
+    for part in ("train", "val", "test"):
+        assert [every[index] for index in record[part]] == keys(getattr(splits, part))
+    assert record["fingerprint"] == splits.fingerprint
+    assert (
+        load(alone, seed=3, label_fraction=0.5).record() == record != load(alone, seed=4, label_fraction=0.5).record()
+    )
+
+
+def test_a_skipped_image_keeps_its_number(alone: Path) -> None:
+    (alone / "cats/003.png").write_bytes(b"bad")
+    record = load(alone, skip_bad_images=True).record()
+    assert sorted(record["train"] + record["val"] + record["test"]) == [i for i in range(32) if i != 3]
+
+
 def test_small_images_are_enlarged_with_a_note(alone: Path) -> None:
     assert "32 of 32 images are smaller than 16 pixels and were enlarged" in load(alone, 16).notes
 
@@ -208,9 +229,12 @@ def test_small_images_are_enlarged_with_a_note(alone: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        ("nowhere", {}, r"nowhere does not exist.*named set \(digits\)"),
-        ("cifar10", {}, "not built in yet .*digits"),
-        ("hf:org/name", {}, "not built in yet"),
+        (
+            "nowhere",
+            {},
+            r"nowhere does not exist.*named set \(digits, cifar10, .*torchvision:NAME, hf:ORG/NAME, wds:PATH",
+        ),
+        ("cub", {"data_root": "/nowhere"}, r"cub is not in /nowhere; .*get CUB_200_2011\.tgz .*https://"),
         ("digits", {"image_size": 7}, "image_size=7"),
         ("digits", {"val_fraction": 0.0}, "val_fraction=0"),
         ("digits", {"val_fraction": 1.5}, "val_fraction=1.5"),

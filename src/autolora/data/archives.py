@@ -5,30 +5,29 @@ is decompressed once into an anonymous temporary file. Both archive objects open
 process, which is what lets a `torch.utils.data.DataLoader` send them to forked or spawned workers.
 """
 
-import bz2
-import gzip
 import lzma
 import os
 import posixpath
+import struct
 import tarfile
-import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from autolora.data.sources import MAX_IMAGE_BYTES, File, Listing, path_parts, read_bounded
+from autolora.data.decompression import bomb, most_bytes, plain
+from autolora.data.sources import MAX_IMAGE_BYTES, File, Listing, path_parts, printable, read_bounded
 from autolora.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz")
-# by the first bytes of the file
-DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, ValueError)
-BOMB_RATIO, BOMB_FLOOR = 100, 2**30  # images hardly compress: 100 times the file, once over a GiB, is a bomb
-CHUNK = 2**20
+DAMAGED: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, struct.error),
+    *(ValueError, LookupError, ArithmeticError, NotImplementedError, RecursionError, MemoryError),
+)
+"""What the readers of archives raise for bytes that are none."""
 
 
 def list_archive(path: Path) -> Listing:
@@ -51,7 +50,8 @@ def list_archive(path: Path) -> Listing:
             advice = "the archive is damaged or incomplete; download or pack it again"
         else:
             advice = "it is neither a folder nor a zip or tar archive; give a folder of class folders or an archive"
-        raise InputError(f"{path} cannot be opened ({error}): {advice}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be opened ({reason}): {advice}") from error
 
 
 def list_zip(path: Path) -> Listing:
@@ -59,12 +59,15 @@ def list_zip(path: Path) -> Listing:
     archive = ZipArchive(path)
     files: dict[tuple[str, ...], File] = {}
     folders = set()
-    for info in archive.open().infolist():
+    members = archive.open().infolist()
+    if sum(info.file_size for info in members) > most_bytes(path):  # no member gives more than it declares
+        raise bomb(path)
+    for info in members:
         parts = path_parts(info.filename)
         if info.is_dir():
             folders.add(parts)
         elif info.flag_bits & 0x1:
-            raise InputError(f"{path} is encrypted ({info.filename}); unpack it and give the folder")
+            raise InputError(f"{path} is encrypted ({printable(info.filename)}); unpack it and give the folder")
         else:  # of two members with one name the last counts, as in zipfile
             files[parts] = File(parts, ZipMember(f"{path}:{info.filename}", archive, info.filename))
     return listing(path, files, folders)
@@ -76,7 +79,7 @@ def list_tar(path: Path) -> Listing:
     files: dict[tuple[str, ...], File] = {}
     folders = set()
     with tarfile.open(fileobj=archive.open(), mode="r:") as tar:
-        members = {posixpath.normpath(member.name): member for member in tar.getmembers()}
+        members = {posixpath.normpath(member.name): member for member in forward(tar)}
     for name, member in members.items():
         parts = path_parts(name)
         target = follow(member, members)
@@ -85,6 +88,19 @@ def list_tar(path: Path) -> Listing:
         elif target is not None:
             files[parts] = File(parts, TarMember(f"{path}:{name}", archive, target.offset_data, target.size))
     return listing(path, files, folders)
+
+
+def forward(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar, each of which must begin behind the one before.
+
+    A negative size, which a header can hold, would send `tarfile` back to where it was, for ever.
+    """
+    reached = -1
+    while (member := tar.next()) is not None:
+        if member.offset_data <= reached or member.size < 0:
+            raise tarfile.ReadError(f"member {member.name!r:.60} has no possible size")
+        reached = member.offset_data
+        yield member
 
 
 def follow(member: tarfile.TarInfo, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
@@ -102,6 +118,7 @@ def follow(member: tarfile.TarInfo, members: dict[str, tarfile.TarInfo]) -> tarf
 
 def listing(path: Path, files: dict[tuple[str, ...], File], folders: set[tuple[str, ...]]) -> Listing:
     """Sorted, with the folders that only show in the names of their files."""
+    files.pop((), None)  # called "." or "/"
     folders |= {parts[:depth] for parts in files for depth in range(1, len(parts))}
     return Listing(str(path), tuple(files[parts] for parts in sorted(files)), frozenset(folders - {()}))
 
@@ -185,38 +202,3 @@ class TarMember:
         if self.size > MAX_IMAGE_BYTES:
             raise OSError(f"larger than {MAX_IMAGE_BYTES // 2**20} MiB")
         return self.archive.read_at(self.offset, self.size)
-
-
-def plain(path: Path) -> BinaryIO:
-    """Return an open file with the uncompressed bytes of ``path``."""
-    stream = path.open("rb")
-    head = stream.read(8)
-    stream.seek(0)
-    for magic, decompressor in DECOMPRESSORS.items():
-        if head.startswith(magic):
-            with stream, decompressor(path, "rb") as compressed:
-                return decompressed(cast(IO[bytes], compressed), path)
-    return stream
-
-
-def decompressed(compressed: IO[bytes], path: Path) -> BinaryIO:
-    """Return a copy of ``compressed`` in a temporary file that has no name and goes with the last handle."""
-    limit = max(BOMB_FLOOR, BOMB_RATIO * path.stat().st_size)
-    target = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  it outlives this function on purpose
-    while chunk := compressed.read(CHUNK):
-        write(target, chunk, path)
-        if target.tell() > limit:
-            raise InputError(f"{path} grows to more than {BOMB_RATIO} times its size; unpack it and give the folder")
-    target.seek(0)
-    return target
-
-
-def write(target: BinaryIO, chunk: bytes, path: Path) -> None:
-    """Write to the temporary file; a full disk is no fault of the archive, and is told apart from one."""
-    try:
-        target.write(chunk)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be decompressed in {tempfile.gettempdir()} ({error.strerror}); "
-            "make room, set TMPDIR to another folder, or unpack it and give the folder"
-        ) from error

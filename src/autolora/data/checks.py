@@ -19,7 +19,8 @@ def check(tree: Tree) -> None:
         )
     for split, classes in tree.splits.items():
         check_names(tree, split, classes)
-        check_empty(tree, split, classes)
+        if split != "test" or not tree.test_lacks_classes:
+            check_empty(tree, split, classes)
     check_enough(tree)
 
 
@@ -31,7 +32,7 @@ def check_names(tree: Tree, split: Split, classes: Classes) -> None:
         parts = [f"{split} lacks {listed(missing)}"] * bool(missing) + [f"train lacks {listed(extra)}"] * bool(extra)
         raise InputError(
             f"the classes of train and {split} differ in {tree.where}: {' and '.join(parts)}; "
-            "name the class folders alike in every split"
+            "name the classes alike in every split"
         )
 
 
@@ -40,7 +41,7 @@ def check_empty(tree: Tree, split: Split, classes: Classes) -> None:
     empty = [name for name, files in classes.items() if not files]
     if empty:
         where = f"the {split} split of {tree.where}" if tree.test is not None else tree.where
-        raise InputError(f"{where} has no image of class {listed(empty)}; add images or remove the folder")
+        raise InputError(f"{where} has no image of class {listed(empty)}; add images or leave the class out")
 
 
 def check_enough(tree: Tree) -> None:

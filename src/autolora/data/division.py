@@ -48,7 +48,7 @@ def divide(
     else:
         test = images.set_of(tree.test, names)
     if tree.val is None:
-        available = len(train)
+        available = len(set(train.rows))
         val, train = take_validation(train, names, val_fraction, generator)
         source = f"{len(val)} of {available} training images ({100 * len(val) / available:.3g} %)"
     else:
@@ -88,12 +88,30 @@ def hold_out(
 def take_validation(
     images: ImageSet, names: Sequence[str], fraction: float | None, generator: torch.Generator
 ) -> tuple[ImageSet, ImageSet]:
-    """Return validation images and the others. Without a ``fraction`` each class keeps at least one on both sides."""
+    """Return validation images and the others. Without a ``fraction`` each class keeps at least one on both sides.
+
+    Where an image stands in train twice, all of it goes to one side.
+    """
+    once = distinct(images)
+    val, _ = parted(once, draw(once.labels, validation_counts(once, names, fraction), generator))
+    taken = set(val.rows)
+    return val, images.subset([index for index, row in enumerate(images.rows) if row not in taken])
+
+
+def distinct(images: ImageSet) -> ImageSet:
+    """Return every image once, where it stands first."""
+    first: dict[int, int] = {}
+    for index, row in enumerate(images.rows):
+        first.setdefault(row, index)
+    return images.subset(list(first.values()))
+
+
+def validation_counts(images: ImageSet, names: Sequence[str], fraction: float | None) -> list[int]:
+    """Return how many images of each class to validate on."""
     sizes = class_sizes(images)
     if fraction is None:
         wanted = allocate(sizes, validation_size(len(images)))
-        counts = [min(max(1, count), size - 1) for size, count in zip(sizes, wanted, strict=True)]
-        return parted(images, draw(images.labels, counts, generator))
+        return [min(max(1, count), size - 1) for size, count in zip(sizes, wanted, strict=True)]
     counts = allocate(sizes, share(len(images), fraction))
     for name, size, count in zip(names, sizes, counts, strict=True):
         if count in (0, size):
@@ -102,7 +120,7 @@ def take_validation(
                 f"val_fraction={fraction} leaves class {name!r} ({size} images) without a {without} image; "
                 f"give a {'larger' if count == 0 else 'smaller'} one, or none to have it chosen"
             )
-    return parted(images, draw(images.labels, counts, generator))
+    return counts
 
 
 def keep_labels(images: ImageSet, fraction: float, generator: torch.Generator) -> ImageSet:

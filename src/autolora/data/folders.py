@@ -8,14 +8,14 @@ from autolora.data.sources import File, FileSource, Listing
 from autolora.errors import InputError
 
 
-def list_folder(folder: Path) -> Listing:
-    """Everything below ``folder``, sorted.
+def list_folder(folder: Path, *, deep: bool = True) -> Listing:
+    """Everything below ``folder``, sorted; only what lies in it directly unless ``deep``.
 
     Raises:
         InputError: ``folder`` or a folder in it may not be listed.
     """
     files, folders = [], []
-    for parts, path in walk(folder):
+    for parts, path in walk(folder, deep=deep):
         if path.is_dir():
             folders.append(parts)
         else:
@@ -24,7 +24,7 @@ def list_folder(folder: Path) -> Listing:
 
 
 def walk(
-    folder: Path, parts: tuple[str, ...] = (), ancestors: frozenset[Path] = frozenset()
+    folder: Path, parts: tuple[str, ...] = (), ancestors: frozenset[Path] = frozenset(), *, deep: bool = True
 ) -> Iterator[tuple[tuple[str, ...], Path]]:
     """Folders and files below ``folder`` with their parts relative to it; pipes, sockets and devices are left out.
 
@@ -37,7 +37,8 @@ def walk(
         here, path = (*parts, entry.name), folder / entry.name
         if entry.is_dir():
             yield here, path
-            yield from walk(path, here, ancestors | {real})
+            if deep:
+                yield from walk(path, here, ancestors | {real})
         elif entry.is_file() or (entry.is_symlink() and not path.exists()):
             yield here, path
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from autolora.data.pixels import Pixels, mirrored
+from autolora.data.pixels import Pixels, mirrored, unit_range
 
 Augmentation = Literal["none", "crop", "crop-flip"]
 
@@ -18,7 +18,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     """Some rows of decoded images with their labels.
 
     ``dataset[i]`` is ``(x, y)`` with x float32 (3, S, S) in [0, 1] and y an int. Random crops and flips, when
-    ``augmenting``, are drawn from torch's global generator, so whoever restores that restores them.
+    ``augmenting``, are drawn from torch's global generator, so whoever restores that restores them. x is on the device
+    on which ``pixels`` are, and y on the CPU.
 
     Args:
         pixels: The decoded images, shared among the splits of a data set.
@@ -27,6 +28,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         names: Readable path of each image.
         augmentation: What ``augmenting`` means: a random crop, or a random crop and a horizontal flip.
         augmenting: Whether images come augmented or as evaluation wants them.
+        in_bytes: Whether x comes as uint8 in 0..255, to be moved first and then put into [0, 1] with `unit_range`.
     """
 
     pixels: Pixels
@@ -35,6 +37,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     names: tuple[str, ...]
     augmentation: Augmentation = "crop-flip"
     augmenting: bool = False
+    in_bytes: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,14 +49,14 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return x[0], int(y[0])
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return a whole batch, as torch's loader asks for it: x float32 (N, 3, S, S) in [0, 1] and y int64 (N,)."""
+        """Return a whole batch, as torch's loader asks for it: x (N, 3, S, S) and y int64 (N,)."""
         rows = [self.rows[index] for index in indices]
         if not self.augmenting or self.augmentation == "none":
             x = self.pixels.centre_crops(rows)
         else:
             x = self.pixels.random_crops(rows)
             x = mirrored(x) if self.augmentation == "crop-flip" else x
-        return x.float().div_(255), self.labels[torch.as_tensor(indices, dtype=torch.long)]
+        return x if self.in_bytes else unit_range(x), self.labels[torch.as_tensor(indices, dtype=torch.long)]
 
     def with_augmentation(self, augmenting: bool) -> "ImageSet":
         """Return the same images, augmented or not; no pixel is copied."""
@@ -67,32 +70,3 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             labels=self.labels[torch.as_tensor(indices, dtype=torch.long)],
             names=tuple(self.names[index] for index in indices),
         )
-
-
-def whole_batch(batch: Any) -> Any:
-    """Collate function for data sets with ``__getitems__``: the batch is one already."""
-    return batch
-
-
-def loader(
-    dataset: ImageSet,
-    batch_size: int,
-    shuffle: bool = False,
-    *,
-    generator: torch.Generator | None = None,
-    num_workers: int = 0,
-    drop_last: bool = False,
-) -> DataLoader[Any]:
-    """Batches ``(x, y)``: x float32 (N, 3, S, S) in [0, 1], y int64 (N,); in index order unless ``shuffle``.
-
-    The order, and the seeds of the workers, are drawn from ``generator``, or from torch's global one without it.
-    """
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        generator=generator,
-        num_workers=num_workers,
-        drop_last=drop_last,
-        collate_fn=whole_batch,
-    )

@@ -7,7 +7,7 @@ alone. A class folder may hold folders of its own.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -27,13 +27,18 @@ SPLIT_NAMES: dict[str, Split] = {
 
 @dataclass(frozen=True)
 class Tree:
-    """The images of a data set by split and class, as the user laid them out; ``val`` and ``test`` may be missing."""
+    """The images of a data set by split and class, as the user laid them out; ``val`` and ``test`` may be missing.
+
+    An image may stand in train twice, where a published protocol has it so; then ``test_lacks_classes`` may be true as
+    well: the test split of such a protocol has no image of some classes.
+    """
 
     where: str
     train: Classes
     val: Classes | None = None
     test: Classes | None = None
     notes: tuple[str, ...] = ()
+    test_lacks_classes: bool = False
 
     @property
     def splits(self) -> dict[Split, Classes]:
@@ -42,13 +47,14 @@ class Tree:
         return {split: classes for split, classes in named.items() if classes is not None}
 
     def files(self) -> list[File]:
-        """All images: by split, then class, then name."""
-        return [file for classes in self.splits.values() for files in classes.values() for file in files]
+        """All images, each once: by split, then class, then name."""
+        listed = (file for classes in self.splits.values() for files in classes.values() for file in files)
+        return list({file.source.name: file for file in listed}.values())
 
     def changed(self, change: Callable[[Classes], Classes], *notes: str) -> "Tree":
         """Each split put through ``change``, and ``notes`` added."""
         new = {split: change(classes) for split, classes in self.splits.items()}
-        return Tree(self.where, new["train"], new.get("val"), new.get("test"), self.notes + notes)
+        return replace(self, train=new["train"], val=new.get("val"), test=new.get("test"), notes=self.notes + notes)
 
     def only(self, names: Sequence[str]) -> "Tree":
         """Only the classes ``names``, in that order; a split that lacks one lacks it still.
@@ -167,6 +173,21 @@ def split_layout(
         )
         splits["test"] = splits.pop("val")
     return Tree(where, splits["train"], splits.get("val"), splits.get("test"), tuple(notes))
+
+
+def tree_from(where: str, splits: Mapping[Split, Classes], notes: Sequence[str] = ()) -> Tree:
+    """Return the tree of a data set that names its splits, or has none; a val without test is the held-out test split.
+
+    Raises:
+        InputError: there is no train split among several.
+    """
+    found = dict(splits)
+    if "train" not in found:
+        raise InputError(f"{where} has the splits {' and '.join(found)}, and none to train on; add one called train")
+    if "val" in found and "test" not in found:
+        notes = [*notes, "there is no test split: val is the test split, and validation images are taken from train"]
+        found["test"] = found.pop("val")
+    return Tree(where, found["train"], found.get("val"), found.get("test"), tuple(notes))
 
 
 def by_class(

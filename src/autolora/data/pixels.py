@@ -5,6 +5,7 @@ to S/8 with zeros moving in (the usual 4 pixels at 32). Photos follow the ImageN
 256/224 of S, then `RandomResizedCrop` for training and a centre crop otherwise.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -45,16 +46,28 @@ class Pixels(Protocol):
         """Return a cut drawn from torch's global random generator, for training."""
 
 
-def pixels_for(sources: Sequence[Source], size: int) -> Pixels:
-    """Return the pipeline for S = ``size``, with a row for each source."""
-    return SmallPixels(len(sources), size) if size < PHOTO_SIZE else PhotoPixels(sources, size)
+def pixels_for(
+    sources: Sequence[Source], size: int, *, photo_size: int = PHOTO_SIZE, shift: int | None = None
+) -> Pixels:
+    """Return the pipeline for S = ``size``, with a row for each source.
+
+    Args:
+        sources: The images.
+        size: S, in pixels.
+        photo_size: From here on, images are photos.
+        shift: How far a random crop shifts a small image, in pixels; None for S/8.
+    """
+    return SmallPixels(len(sources), size, shift) if size < photo_size else PhotoPixels(sources, size)
 
 
 class SmallPixels:
-    """All images of a data set in one uint8 tensor (N, 3, S, S)."""
+    """All images of a data set in one uint8 tensor (N, 3, S, S), which may lie on any device.
 
-    def __init__(self, count: int, size: int) -> None:
-        self.size = size
+    Random numbers come from the CPU wherever the images lie, so that a seed gives the same crops on every device.
+    """
+
+    def __init__(self, count: int, size: int, shift: int | None = None) -> None:
+        self.size, self.shift = size, size // 8 if shift is None else shift
         self.images = torch.zeros((count, 3, size, size), dtype=torch.uint8)
 
     def prepare(self, image: Image.Image) -> Array:
@@ -67,11 +80,17 @@ class SmallPixels:
 
     def centre_crops(self, rows: Sequence[int]) -> Tensor:
         """Return the images as they are kept."""
-        return self.images[torch.as_tensor(rows, dtype=torch.long)]
+        return self.images[torch.as_tensor(rows, dtype=torch.long).to(self.images.device)]
 
     def random_crops(self, rows: Sequence[int]) -> Tensor:
         """Return the images shifted by up to S/8 pixels each way, a different shift for each; zeros move in."""
-        return shifted(self.centre_crops(rows), self.size // 8)
+        return shifted(self.centre_crops(rows), self.shift)
+
+    def on(self, device: torch.device) -> "SmallPixels":
+        """Return the same images on a device, from where every batch is cut and augmented."""
+        moved = copy.copy(self)
+        moved.images = self.images.to(device)
+        return moved
 
 
 class PhotoPixels:
@@ -145,14 +164,26 @@ def shifted(x: Tensor, reach: int) -> Tensor:
     """Each image of ``x`` (N, C, S, S) moved by up to ``reach`` pixels in both directions, zeros moving in."""
     count, channels, _, size = x.shape
     padded = F.pad(x, [reach] * 4)
-    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1))
-    rows, columns = top + torch.arange(size), left + torch.arange(size)  # (N, S), each a run of neighbours
+    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1)).to(x.device)
+    run = torch.arange(size, device=x.device)
+    rows, columns = top + run, left + run  # (N, S), each a run of neighbours
     places = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
     # one gather is several times faster than indexing unfolded windows, above all on a busy machine
     return padded.flatten(2).gather(2, places.expand(-1, channels, -1)).view_as(x)
 
 
+def unit_range(x: Tensor) -> Tensor:
+    """Return images in 0..255, uint8, as float32 in [0, 1] on the same device; float images as they are.
+
+    The result is the same bit for bit on every device.
+    """
+    if x.dtype != torch.uint8:
+        return x
+    # a tensor, not a number: on CUDA, division by a number is multiplication by its reciprocal, one ulp off
+    return x.float().div_(torch.full((), 255.0, device=x.device))
+
+
 def mirrored(x: Tensor) -> Tensor:
     """Each image of ``x`` (N, C, H, W) flipped left to right with probability one half."""
-    flip = torch.rand(x.shape[0]) < 0.5
+    flip = (torch.rand(x.shape[0]) < 0.5).to(x.device)
     return torch.where(flip[:, None, None, None], x.flip(-1), x)

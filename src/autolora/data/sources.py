@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autolora.errors import InputError
 
 MAX_IMAGE_BYTES = 256 * 2**20
@@ -69,6 +72,23 @@ class BytesSource:
         return self.data
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelSource:
+    """An image that some data set holds as pixels: uint8, (H, W) grey or (H, W, 3) RGB.
+
+    It is handed on as a PGM or PPM file, so that it takes the path that files take.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+
+    def read(self) -> bytes:
+        """Return the pixels behind the header of a PGM or PPM file."""
+        kind = "P5" if self.pixels.ndim == 2 else "P6"
+        height, width = self.pixels.shape[:2]
+        return f"{kind} {width} {height} 255\n".encode() + self.pixels.tobytes()
+
+
 class UnreadableImage(InputError):
     """An image whose bytes cannot be turned into pixels; the message names it."""
 
@@ -77,7 +97,7 @@ class UnreadableImage(InputError):
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.name} cannot be read as an image ({self.reason}); "
             "replace or remove it, or skip such images with --skip-bad-images (skip_bad_images=True)"
         )
@@ -94,3 +114,8 @@ def read_bounded(stream: BinaryIO) -> bytes:
 def path_parts(name: str) -> tuple[str, ...]:
     """Return the parts of an archive member's name; ``./``, doubled and backward slashes (old Windows zips) vanish."""
     return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` in one line: a line break or a terminal's escape in a file name becomes ``\n`` or ``\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,19 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from autolora.data.archives import list_archive
+import torch
+
 from autolora.data.checks import check, listed
 from autolora.data.division import Images, divide
-from autolora.data.folders import list_folder
+from autolora.data.finding import find
 from autolora.data.imageset import Augmentation, ImageSet
-from autolora.data.layout import Tree, arrange
-from autolora.data.named import NAMED_SETS, planned
-from autolora.data.pixels import pixels_for
+from autolora.data.layout import Tree
+from autolora.data.pixels import CACHE_BYTES, SmallPixels, pixels_for
 from autolora.data.reading import Reading, read_all
+from autolora.data.sources import printable
 from autolora.errors import InputError
 
 SMALLEST_IMAGE = 8
@@ -41,6 +42,27 @@ class Splits:
     notes: tuple[str, ...]
     fingerprint: str
 
+    def record(self) -> dict[str, Any]:
+        """Return which images are in which split, for a run to keep.
+
+        An index counts the images of the data set that ``fingerprint`` tells, in the order of splits, classes and
+        paths as the data have them; one that is skipped as unreadable keeps its number.
+        """
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {"fingerprint": self.fingerprint, **{name: list(part.rows) for name, part in parts.items()}}
+
+    def on(self, device: torch.device) -> "Splits":
+        """Return the same splits with small images on a device, where their batches are then cut and augmented.
+
+        Batches are the same, bit for bit. Photos, and more than 2 GiB of small images, stay where they are.
+        """
+        pixels = self.train.pixels
+        if device.type == "cpu" or not isinstance(pixels, SmallPixels) or pixels.images.nbytes > CACHE_BYTES:
+            return self
+        moved = pixels.on(device)
+        train, val, test = (replace(part, pixels=moved) for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
+
 
 def load_splits(
     data: str | Path,
@@ -53,13 +75,14 @@ def load_splits(
     augmentation: Augmentation | Literal["auto"] = "auto",
     skip_bad_images: bool = False,
     classes: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
     progress: bool = True,
 ) -> Splits:
     """Read, check and divide a data set. Every image is decoded once here; nothing is written.
 
     Args:
         data: A folder or an archive (zip, tar, compressed tar) of class folders, with or without train/ [val/] test/
-            above them, or the name of one of `NAMED_SETS`.
+            above them, a .csv of paths and labels, or the name of a data set (`known_sets`).
         image_size: S, in pixels; images come as (3, S, S). From 96 on the photo pipeline is used.
         seed: Determines the division, which is stratified by class.
         val_fraction: Share of the training images to validate on where the data have no val/. None chooses: 5 %, or
@@ -69,26 +92,28 @@ def load_splits(
         augmentation: Of training images. "auto" is crop and flip, or what a named set says is right for it.
         skip_bad_images: Leave out images that cannot be read, with a note, instead of refusing the data set.
         classes: Use only these, and in this order.
+        data_root: Where named sets lie; by default ``$AUTOLORA_DATA`` or ``~/.cache/autolora/data``.
         progress: Show a bar on stderr while images are read.
 
     Raises:
         InputError: the data cannot be found, read, or divided as asked.
     """
     check_options(image_size, val_fraction, test_fraction, label_fraction)
-    tree, default = find(data)
-    tree = tree if classes is None else tree.only(classes)
+    found = find(data, data_root)
+    tree = found.tree if classes is None else found.tree.only(classes)
     check(tree)
     files = tree.files()
-    pixels = pixels_for([file.source for file in files], image_size)
+    pixels = pixels_for([file.source for file in files], image_size, photo_size=found.photo_size, shift=found.shift)
     reading = read_all([file.source for file in files], pixels, progress=progress)
     tree = without_failures(tree, reading, skip_bad_images)
     check(tree)
     row = {file.source.name: row for row, file in enumerate(files)}
-    images = Images(pixels, row, default if augmentation == "auto" else augmentation)
+    images = Images(pixels, row, found.augmentation if augmentation == "auto" else augmentation)
     train, val, test, division = divide(tree, images, seed, val_fraction, test_fraction, label_fraction)
     fingerprint = fingerprint_of(tree, {name: reading.digests.get(row[name], "") for name in row})
     notes = (*tree.notes, *enlarged_note(reading, image_size), *division)
-    return Splits(train.with_augmentation(True), val, test, tuple(tree.train), notes, fingerprint)
+    readable = tuple(map(printable, notes))  # names of files are in them
+    return Splits(train.with_augmentation(True), val, test, tuple(tree.train), readable, fingerprint)
 
 
 def check_options(image_size: int, val_fraction: float | None, test_fraction: float, label_fraction: float) -> None:
@@ -104,25 +129,6 @@ def check_options(image_size: int, val_fraction: float | None, test_fraction: fl
         raise InputError(
             f"label_fraction={label_fraction} is not a share of the labels; give a number above 0, up to 1"
         )
-
-
-def find(data: str | Path) -> tuple[Tree, Augmentation]:
-    """Return the images that ``data`` names, and how a training image may be altered.
-
-    A string that is the name of a named set is that set, whatever lies in the current folder; a Path is always a path.
-    """
-    if isinstance(data, str) and data in NAMED_SETS:
-        return NAMED_SETS[data].load(), NAMED_SETS[data].augmentation
-    path = Path(data).expanduser()
-    known = ", ".join(NAMED_SETS)
-    if not path.exists():
-        if planned(str(data)):
-            raise InputError(
-                f"the data set {str(data)!r} is not built in yet (named sets now: {known}); "
-                "give a folder or an archive of class folders instead"
-            )
-        raise InputError(f"{data} does not exist; give a folder, an archive or a named set ({known})")
-    return arrange(list_folder(path) if path.is_dir() else list_archive(path)), "crop-flip"
 
 
 def without_failures(tree: Tree, reading: Reading, skip: bool) -> Tree:
