@@ -1,0 +1,160 @@
+"""A suite's figure as SVG: curves over the epochs, or numbers along an axis of its grid."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from autolora.errors import InputError
+from autolora.experiments.suites.definitions import Level
+from autolora.experiments.suites.metrics import metric
+from autolora.experiments.suites.table import Table
+
+PANEL = (3.4, 2.6)  # inches
+MARKERS = "osD^vPX*"
+SETTINGS = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "autolora",  # names inside the file are the same every time
+    "text.parse_math": False,
+    "font.size": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one line shows: at each place the mean over seeds, and their standard deviation (0 for one seed)."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes; ``ticks`` are the labels of places 0, 1, ... if x is no number of epochs."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    ticks: tuple[str, ...] = ()
+
+
+def as_svg(table: Table) -> str:
+    """Draw a suite's figure; the same runs give the same file.
+
+    Raises:
+        InputError: If there is nothing to draw: no finished run, or no axis of numbers.
+    """
+    panels = list(_curve_panels(table) if table.suite.curves else _axis_panels(table))
+    panels = [panel for panel in panels if panel.series]
+    if not panels:
+        raise InputError(f"{table.suite.id}: there is no finished run to draw; `autolora suite run` makes them")
+    with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]
+        columns = min(len(panels), 3)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).flatten()
+        for place, panel in zip(places, panels, strict=False):
+            _draw(place, panel)
+        for place in places[len(panels) :]:
+            place.set_visible(False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Title": table.suite.title})
+    return text.getvalue()
+
+
+def number_axis(table: Table) -> str:
+    """Return the axis of a grid along which numbers are drawn: the last whose levels are numbers, and several.
+
+    Raises:
+        InputError: If there is none.
+    """
+    for axis in reversed(list(table.suite.grid)):
+        levels = table.suite.grid[axis]
+        if len(levels) > 1 and all(isinstance(level, int | float) for level in levels):
+            return axis
+    raise InputError(f"{table.suite.id} has no axis of numbers to draw along; ask for its table with --out FILE.md")
+
+
+def _curve_panels(table: Table) -> Iterator[Panel]:
+    """Yield a panel for every curve and data set, with a line for every other cell of the grid."""
+    for name in table.suite.curves:
+        for data, group in _by_data(table).items():
+            series = [line for cell in group if (line := _curve(table, name, cell)) is not None]
+            yield Panel(data, "epoch", metric(name).title, tuple(series))
+
+
+def _by_data(table: Table) -> dict[str, list[int]]:
+    """Return the cells, by their number, of each data set."""
+    found: dict[str, list[int]] = {}
+    for number, cell in enumerate(table.plan.cells):
+        found.setdefault(cell.labels.get("data", ""), []).append(number)
+    return found
+
+
+def _curve(table: Table, name: str, number: int) -> Series | None:
+    cell = table.plan.cells[number]
+    by_epoch: dict[float, list[float]] = {}
+    for job in cell.jobs:
+        for row in table.measured[job.name].rows if job.name in table.measured else ():
+            if (value := metric(name).of_epoch(row)) is not None:
+                by_epoch.setdefault(row["epoch"], []).append(value)
+    title = ", ".join(cell.labels[axis] for axis in table.axes if axis not in ("data", "model"))
+    return _series(title or cell.labels.get("method", ""), by_epoch) if by_epoch else None
+
+
+def _axis_panels(table: Table) -> Iterator[Panel]:
+    """Yield a panel for every metric and data set, along the axis of numbers, ours and theirs."""
+    axis = number_axis(table)
+    levels = [level for level in table.suite.grid[axis] if level not in table.plan.left_out.get(axis, ())]
+    for name in table.suite.metrics:
+        for data in dict.fromkeys(line.labels.get("data", "") for line in table.lines):
+            series = tuple(_along(table, axis, levels, name, data))
+            yield Panel(data, axis, metric(name).title, series, tuple(map(str, levels)))
+
+
+def _along(table: Table, axis: str, levels: Sequence[Level], name: str, data: str) -> Iterator[Series]:
+    ours: dict[str, dict[float, list[float]]] = {}
+    theirs: dict[str, dict[float, list[float]]] = {}
+    for line in table.lines:
+        if line.labels.get("data", "") != data or line.at.get(axis) not in levels:
+            continue
+        place, number = float(levels.index(line.at[axis])), line.numbers[name]
+        if number.ours:
+            ours.setdefault(line.labels["method"], {})[place] = list(number.ours.values())
+        if number.theirs is not None:
+            theirs.setdefault(line.labels["method"], {})[place] = [number.theirs]
+    yield from (_series(method, values) for method, values in ours.items())
+    if ours:
+        yield from (_series(f"{method}, theirs", values, dashed=True) for method, values in theirs.items())
+
+
+def _series(name: str, values: Mapping[float, Sequence[float]], *, dashed: bool = False) -> Series:
+    places = sorted(values)
+    spread = tuple(stdev(values[place]) if len(values[place]) > 1 else 0.0 for place in places)
+    return Series(name, tuple(places), tuple(fmean(values[place]) for place in places), spread, dashed)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    for number, line in enumerate(panel.series):
+        marker, style = MARKERS[number % len(MARKERS)], "--" if line.dashed else "-"
+        axes.errorbar(
+            line.x, line.y, yerr=line.spread, label=line.name, marker=marker, linestyle=style, markersize=3.5, capsize=2
+        )
+    axes.set_title(panel.title)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    if panel.ticks:
+        axes.set_xticks(range(len(panel.ticks)), panel.ticks)
+    axes.legend(frameon=False)

@@ -1,0 +1,102 @@
+"""What has to be known to read a table, a sentence each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from autolora.evaluation.statistics import LEVEL, POWER
+from autolora.experiments.suites.findings import OPEN
+from autolora.experiments.suites.metrics import metric
+from autolora.experiments.suites.protocols import HABITS
+from autolora.experiments.suites.store import State, Store
+from autolora.experiments.suites.table import Table
+
+
+def notes(table: Table, store: Store) -> list[str]:
+    """Return what has to be known to read a table.
+
+    Args:
+        table: The table.
+        store: Where its runs are.
+    """
+    return [*_runs(table, store), *_protocol(table), *_scale(table), *_evaluations(table), *_tests(table)]
+
+
+def _runs(table: Table, store: Store) -> Iterator[str]:
+    """Say which runs are there, and what became of the others."""
+    jobs = table.plan.jobs
+    if not jobs:
+        return
+    states = Counter(store.state(job) for job in jobs)
+    counts = ", ".join(f"{states[state]} {state.value}" for state in State if states[state])
+    seeds = sorted({job.seed for job in jobs})
+    yield (
+        f"{len(jobs)} runs with the seeds {', '.join(map(str, seeds))}: {counts}. Only finished ones are read. Ours is "
+        "the mean over seeds, and after \u00b1 the standard deviation (n - 1)."
+    )
+    machines = {
+        f"{found.run.content['environment']['device']} in {found.run.content['environment']['precision']}"
+        for found in table.measured.values()
+    }
+    if len(machines) > 1:
+        yield f"The runs were computed on different machines: {'; '.join(sorted(machines))}."
+
+
+def _protocol(table: Table) -> Iterator[str]:
+    protocol = table.plan.protocol
+    if not protocol.habits:
+        yield "Protocol: sound. Epochs are selected on validation images; all methods train on the same images."
+    for habit in protocol.habits:
+        yield f"Protocol: {habit}, that is, {HABITS[habit]}."
+
+
+def _scale(table: Table) -> Iterator[str]:
+    """Say what stands for what at this scale."""
+    plan = table.plan
+    yield f"Scale {plan.settings.name}: {plan.settings.about}."
+    for axis, levels in plan.suite.grid.items():
+        for level in levels:
+            if plan.settings.level(axis, level) and (label := plan.settings.label(axis, level)) != str(level):
+                kept = level not in plan.left_out.get(axis, ())
+                yield from [f"{label} stands for the paper's {level}."] * kept
+    if plan.left_out and plan.suite.published:
+        left = (f"{axis} {', '.join(map(str, levels))}" for axis, levels in plan.left_out.items())
+        yield f"Not at this scale: {'; '.join(left)}."
+    if plan.settings.name != "paper" and plan.suite.published and plan.suite.trains:
+        yield "Ours and theirs are of different data and backbones: compare differences between rows, not levels."
+
+
+def _evaluations(table: Table) -> Iterator[str]:
+    """Say what an attack is called with these classes, and which evaluations were not used."""
+    for name in table.suite.metrics:
+        if metric(name).origin != "score":
+            continue
+        scores = [found.run.scores[name] for found in table.measured.values() if name in found.run.scores]
+        labels = sorted({str(score["label"]) for score in scores if "label" in score})
+        if labels:
+            yield f"{metric(name).title}: {', '.join(labels)}."
+        unused = sorted({found.run.unused[name] for found in table.measured.values() if name in found.run.unused})
+        yield from (f"{metric(name).title} is left out where {text}." for text in unused)
+
+
+def _tests(table: Table) -> Iterator[str]:
+    """Say how differences were tested, and which would have been shown."""
+    tested = [finding for finding in table.findings if finding.test is not None]
+    if not tested:
+        return
+    names = " and ".join(sorted({finding.decided_by for finding in tested}))
+    kinds = {"Welch": "Welch's two-sided t-test over seeds", "exact McNemar": "McNemar's exact test on the test images"}
+    how = names if " and " in names else kinds[names]
+    yield f"p values: {how}; after Holm they are adjusted for the {len(tested)} tests of this table."
+    for name in dict.fromkeys(finding.metric for finding in tested):
+        sizes = [found for finding in tested if finding.metric == name and (found := finding.detectable) is not None]
+        if sizes:
+            bounds = " to ".join(dict.fromkeys(metric(name).write(bound) for bound in (min(sizes), max(sizes))))
+            unit = " points" if metric(name).is_share else ""
+            yield (
+                f"{metric(name).title}: the smallest difference that the tests would have shown with probability "
+                f"{POWER}, at the level {LEVEL} / {len(tested)}, is {bounds}{unit}."
+            )
+    if any(finding.verdict == OPEN for finding in tested):
+        yield f"'{OPEN}' means that the adjusted p value is not below {LEVEL}: no evidence either way."

@@ -1,0 +1,99 @@
+"""Protocols: the sound one, and the habits of released code, each of which can be switched on by itself.
+
+``fit`` has no test split in its arguments, so that nothing in training can see a test image. Where a released protocol
+selects on test images, they are therefore given to it as validation images, by data that are laid out so
+(:mod:`autolora.experiments.suites.layout`): whoever reads the result finds it written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolora.errors import InputError
+from autolora.experiments.config import suggestion
+from autolora.experiments.suites.settings import Options, merged
+
+SELECT_ON_TEST, ON_ALL, IDLE, ROUNDED, SPLIT = (
+    *("select-on-test", "baselines-on-all", "idle-branch", "rounded-eps", "caltech-split"),
+)
+HABITS: dict[str, str] = {
+    SELECT_ON_TEST: "the validation images are the test images: the epoch that is best on them is reported, and the "
+    "automatic rate follows them (in the release it does so on DTD and Caltech-256 only)",
+    ON_ALL: "methods other than AutoLoRa train on all training images, AutoLoRa on those that validation leaves; comes "
+    "with select-on-test, which leaves the baselines no validation images of their own",
+    IDLE: "AutoLoRa's branch acts in the last block of each stage only",
+    ROUNDED: "radius 0.0314 and step 0.00784 in training and evaluation, instead of 8/255 and 2/255",
+    SPLIT: "Caltech-256 as it is split in the release: training images with duplicates, test images of 24 classes",
+}
+CALTECH, CALTECH_RELEASED = "caltech256", "caltech256-released"
+SOUND, RELEASED = "sound", "released"
+WITH_VALIDATION = "autolora"  # the method that has validation images of its own in the release
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How runs are selected and what else of a release they follow.
+
+    Args:
+        habits: Names of ``HABITS``, in their order; none is the sound protocol.
+    """
+
+    habits: tuple[str, ...] = ()
+
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether validation images are the test images."""
+        return SELECT_ON_TEST in self.habits
+
+    def __str__(self) -> str:
+        return "+".join(self.habits) or SOUND
+
+    def apply(self, options: Options) -> dict[str, Any]:
+        """Return the options of a run under this protocol."""
+        changed = dict(options)
+        if self.selects_on_test:
+            changed = _select_on_test(changed, on_all=ON_ALL in self.habits)
+        if IDLE in self.habits and changed.get("method") == "autolora":
+            changed = merged(changed, {"method_options": {"targets": "last-block"}})
+        if ROUNDED in self.habits:
+            changed |= {"eps": 0.0314, "step_size": 0.00784}
+        if SPLIT in self.habits and changed.get("data") == CALTECH:
+            changed["data"] = CALTECH_RELEASED
+        return changed
+
+
+def protocol(name: str = SOUND, habits: Iterable[str] = (), released: Sequence[str] = ()) -> Protocol:
+    """Return a protocol.
+
+    Args:
+        name: ``"sound"``, or ``"released"`` for all habits of a paper's released code.
+        habits: Single ones, on top of the sound protocol.
+        released: The habits of the paper that it is about.
+
+    Raises:
+        InputError: If the name or a habit is unknown, both are given, or there is no released code.
+    """
+    asked = list(dict.fromkeys(habits))
+    for habit in asked:
+        if habit not in HABITS:
+            raise InputError(f"habit {habit!r} is unknown{suggestion(habit, HABITS)}")
+    if name not in (SOUND, RELEASED):
+        raise InputError(f"protocol {name!r} is unknown; use {SOUND} or {RELEASED}, or single habits")
+    if name == RELEASED and asked:
+        raise InputError(f"protocol {RELEASED} has all habits; give either it or --habit {asked[0]}")
+    if name == RELEASED and not released:
+        raise InputError("the paper has no released code to follow; single habits can be had with --habit")
+    chosen = set(released if name == RELEASED else asked)
+    if ON_ALL in chosen:
+        chosen.add(SELECT_ON_TEST)
+    return Protocol(tuple(habit for habit in HABITS if habit in chosen))
+
+
+def _select_on_test(options: dict[str, Any], *, on_all: bool) -> dict[str, Any]:
+    """Validate on test images; as many images are trained on as before, or all of them."""
+    held_out = options.pop("val_fraction", 0.0)
+    keeps_all = on_all and options.get("method") != WITH_VALIDATION
+    share = options.get("label_fraction", 1.0) * (1.0 if keeps_all else 1 - held_out)
+    return {**options, "label_fraction": round(share, 9)}
