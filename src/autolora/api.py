@@ -42,7 +42,7 @@ def finetune(
         data: A folder of class folders (or ``train/ [val/] test/`` of them), an archive of one, or a named set.
         preset: Options of a published protocol to start from, such as ``"aff-trades"``; ``options`` win. ``autolora
             presets`` lists them.
-        resume: Continue a run that stopped, after its last finished epoch.
+        resume: Continue a run that stopped, from its last checkpoint.
         progress: Show progress bars.
         options: The options of ``autolora fit``, such as ``model``, ``method``, ``eps`` (pixel units, ``"8/255"``),
             ``epochs``, ``out``; the fields of :class:`autolora.experiments.config.RunConfig`.
@@ -52,7 +52,7 @@ def finetune(
 
     Raises:
         InputError: If the preset, an option, the data or the folder cannot work; nothing is written then.
-        TrainingError: If a loss is not finite.
+        RunError: If the run cannot go on: a full disk, a lost image, a loss that is not finite.
     """
     options = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
     if preset is not None:

@@ -16,6 +16,7 @@ CHANGED: dict[str, Any] = {
     "data": "photos/",
     "model": "resnet18",
     "weights": "none",
+    "weights_format": "plain",
     "method": "at",
     "method_options": {"alpha": 2.0, "targets": ["layer1.0.conv1"]},
     "rank": 4,
@@ -44,6 +45,8 @@ CHANGED: dict[str, Any] = {
     "device": "cpu",
     "precision": "fp32",
     "workers": 1,
+    "deterministic": True,
+    "checkpoint_minutes": 2.5,
     "plugin": "my_method.py",
     "out": "runs/x",
 }

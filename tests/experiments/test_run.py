@@ -33,6 +33,8 @@ FILES = {
     "model/config.json",
     "model/model.safetensors",
     "checkpoints/best/model.safetensors",
+    "checkpoints/last/best.safetensors",
+    "checkpoints/last/manifest.json",
     "checkpoints/last/model.safetensors",
     "checkpoints/last/state.pt",
     "evaluation/evaluation.json",

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from signal import SIGTERM, signal
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli import compare, evaluate, fit, listings, params, pretrain, quickstart
+from autolora.cli import compare, doctor, evaluate, export, fit, listings, params, pretrain, quickstart, report, suite
 from autolora.cli.messages import one_line
 from autolora.cli.options import WITH_PRESETS, config_first
-from autolora.errors import InputError
+from autolora.errors import InputError, RunError
 
 COMMANDS = {
-    module.NAME: module for module in (quickstart, fit, pretrain, evaluate, compare, params, *listings.COMMANDS)
+    module.NAME: module
+    for module in (
+        quickstart,
+        fit,
+        pretrain,
+        evaluate,
+        doctor,
+        compare,
+        report,
+        export,
+        suite,
+        params,
+        *listings.COMMANDS,
+    )
 }
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 EPILOG = """examples:
   autolora quickstart                     handwritten digits, offline, in two minutes
@@ -28,7 +46,7 @@ EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failed while running, 2 a mistake in the command, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 a mistake in the command, 130 or 143 interrupted."""
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -40,17 +58,39 @@ def run(argv: list[str]) -> int:
     command = COMMANDS[options.command]
     _configure_logging(quiet=options[options.command].get("quiet", False))
     try:
-        command.execute(options[options.command])
+        with _ending_on_request():
+            code = command.execute(options[options.command])
     except InputError as error:
         return _fail(USAGE, error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         hint = command.resume_hint(options[options.command])
-        return _fail(INTERRUPTED, f"interrupted{hint}")
+        return _fail(TERMINATED if isinstance(end, Terminated) else INTERRUPTED, f"interrupted{hint}")
     except BrokenPipeError:
         return FAILED
     except Exception as error:
         return _fail(FAILED, _unexpected(error))
-    return OK
+    return OK if code is None else code  # the doctor's says whether something was found
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def _ending_on_request() -> Iterator[None]:
+    """Let SIGTERM, by which machines ask processes to end, leave things as tidy as Ctrl-C does."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal(SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _parser() -> ArgumentParser:
@@ -83,9 +123,9 @@ def _parse(argv: list[str]) -> Namespace | int:
     except SystemExit as done:  # --help, --version and --print_config
         return int(done.code or 0)
     except InputError as error:
-        return _fail(USAGE, error)
+        return _refuse(error)
     except Exception as error:  # jsonargparse raises argparse's, YAML's and its own
-        return _fail(USAGE, one_line(str(error), argv, _options()))
+        return _refuse(one_line(str(error), argv, _options()))
 
 
 def _formatter() -> Any:
@@ -126,7 +166,12 @@ def _unexpected(error: Exception) -> str:
     if logging.getLogger("autolora").isEnabledFor(logging.DEBUG):
         raise error
     text = " ".join(str(error).split()) or "no message"
-    return text if type(error).__name__ == "TrainingError" else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+
+
+def _refuse(message: object) -> int:
+    """Refuse a command line; of several processes that were launched with it, the first says why."""
+    return _fail(USAGE, message) if os.environ.get("RANK", "0") == "0" else USAGE
 
 
 def _fail(code: int, message: object) -> int:

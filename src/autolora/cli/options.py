@@ -6,7 +6,6 @@ from argparse import SUPPRESS, Action
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import islice
-from shlex import quote
 from typing import Any, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
@@ -36,7 +35,7 @@ def config_parser(
     for item in sorted(fields(RunConfig), key=_order):
         default = (defaults or {}).get(item.name, item.default)
         _add(parser, item, hints[item.name], default)
-    parser.add_argument("--resume", action="store_true", help="continue the run in the folder after its last epoch")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder from its last checkpoint")
     known = ", ".join(preset_names())
     text = f"options of a published protocol ({known}); --config and command line win"
     parser.add_argument("--preset", metavar="NAME", action=_InFrontOnly, default=SUPPRESS, help=text)
@@ -63,12 +62,13 @@ def to_config(options: Namespace) -> RunConfig:
 
 def resume_hint(command: str, options: Namespace) -> str:
     """Say how to go on after an interruption."""
+    from autolora.experiments.run_folder import how_far, resume_command
+
     folder = to_config(options).folder
     if not (folder / CONFIG).is_file():
         return " before anything was written"
-    started = (folder / "checkpoints").exists()
-    when = "after the last finished epoch" if started else "before the first epoch was finished"
-    return f" {when}; continue with: autolora {command} --config {quote(str(folder / CONFIG))} --resume"
+    when = how_far(folder) or "before the first epoch was finished"
+    return f" {when}; continue with: {resume_command(folder, command)}"
 
 
 def config_first(argv: list[str]) -> list[str]:

@@ -75,7 +75,10 @@ def print_evaluation(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def _title(name: str, score: Mapping[str, Any]) -> str:
-    return NAMES.get(name) or (f"under {score['label']}" if "label" in score else name)
+    label = score.get("label", name)
+    if label != name:  # it says more than the name: which version, whose, and that it is an upper bound
+        return f"under {label}"
+    return NAMES.get(name) or (f"under {name}" if "label" in score else name)
 
 
 def _print_next(result: RunResult, then: str) -> None:

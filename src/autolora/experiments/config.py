@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,8 +32,15 @@ class RunConfig:
     data: str = field(
         metadata={"help": "folder of class folders (or train/ [val/] test/), archive of one, or named set"}
     )
-    model: str = option("packaged", "packaged robust backbone, timm name, hf-hub:NAME, or a run folder")
-    weights: str = option("auto", "auto, pretrained, packaged, none (random), or a checkpoint file")
+    model: str = option(
+        "packaged", "packaged robust backbone, timm name, hf-hub:NAME, salman2020:NAME, a run folder or a checkpoint"
+    )
+    weights: str = option(
+        "auto", "auto, pretrained, packaged, none (random), salman2020:NAME, a run folder or a checkpoint file"
+    )
+    weights_format: str = option(
+        "auto", "format of the checkpoint, in case it is not recognised; `autolora models` lists them"
+    )
     method: str = option("autolora", "method to train with; `autolora methods` lists them")
     method_options: dict[str, Any] | None = option(None, "further options of the method, e.g. --method-options.alpha 2")
     rank: int | None = option(None, "rank of the low-rank branch (default of the method: 8)")
@@ -64,6 +73,8 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "of training; auto: bf16 where hardware has it")
     workers: int = option(0, "processes that load images")
+    deterministic: bool = option(False, "only operations that give the same bits every time, on a GPU too; slower")
+    checkpoint_minutes: float = option(15.0, "save within an epoch too, every so many minutes (0: after epochs only)")
     plugin: str | None = option(None, "Python file that registers a method of your own")
     out: str | None = option(None, "run folder (default: runs/DATA-METHOD)")
 
@@ -78,6 +89,8 @@ class RunConfig:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
         if self.lr <= 0:
             raise InputError(f"lr={self.lr}: a learning rate is positive; the paper starts at 0.01")
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise InputError(f"checkpoint-minutes={self.checkpoint_minutes}: give minutes, 0 or more, such as 15")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} is outside [0, 1); the paper takes 0.9")
         if self.weight_decay < 0:
@@ -88,7 +101,8 @@ class RunConfig:
         """Return the run folder: the one asked for, or ``runs/DATA-METHOD``."""
         if self.out is not None:
             return Path(self.out)
-        name = Path(self.data).name.split(".")[0] or "data"
+        named = re.match(r"(?:hf|wds|torchvision):([^,{]*)", self.data)  # hf:A/B,label=..., wds:A-{0..9}.tar
+        name = Path(named[1].rstrip("-") if named else self.data).name.split(".")[0] or "data"
         return Path("runs") / f"{name}-{self.method}"
 
 

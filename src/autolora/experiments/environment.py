@@ -7,24 +7,44 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from autolora.training.determinism import sources_of_difference
 
 PACKAGES = ("torchvision", "timm", "accelerate", "numpy")
 
 
-def environment(device: str, precision: str) -> dict[str, str | int]:
-    """Return the ``environment`` block of ``result.json``."""
+def environment(device: torch.device, precision: str, workers: int = 0) -> dict[str, Any]:
+    """Return the ``environment`` block of ``result.json``.
+
+    Args:
+        device: Where the run computes.
+        precision: Of training.
+        workers: Processes that load images.
+    """
     return {
-        "version": _version("autolora"),
+        **machine(device, precision, workers),
         "commit": _commit(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
         **{name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu ({platform.machine()})",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        "differences": sources_of_difference(device, workers),
+    }
+
+
+def machine(device: torch.device, precision: str, workers: int) -> dict[str, Any]:
+    """Return what the numbers of a run may depend on beside its configuration and its images."""
+    return {
+        "version": _version("autolora"),
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "workers": workers,
     }
 
 

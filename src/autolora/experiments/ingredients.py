@@ -62,9 +62,9 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     method = build_method(config, threat)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    check_weights(config.model, config.weights)
+    check_weights(config.model, config.weights, config.weights_format)
     adapter = load_adapter(config.adapter) if config.adapter is not None else None
-    image_size = config.image_size or native_size(config.model)
+    image_size = config.image_size or native_size(config.model, config.weights_format)
     splits = load_splits(
         config.data,
         image_size=image_size,
@@ -79,7 +79,13 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     for note in splits.notes:
         logger.info(note)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, classes=len(splits.classes), weights=config.weights, image_size=image_size)
+    model = build_model(
+        config.model,
+        classes=len(splits.classes),
+        weights=config.weights,
+        image_size=image_size,
+        weights_format=config.weights_format,
+    )
     if adapter is not None:
         merge(adapter, model)
     if config.head == "zero":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,19 @@ from autolora.data import ImageSet, loader
 from autolora.errors import InputError
 from autolora.evaluation import standard_error
 from autolora.experiments.assessment import assess, evaluation_attack, evaluation_batch
-from autolora.experiments.config import RunConfig, read_yaml, to_yaml
-from autolora.experiments.environment import environment
+from autolora.experiments.circumstances import RunCircumstances
+from autolora.experiments.config import RunConfig, to_yaml
+from autolora.experiments.environment import environment, machine
+from autolora.experiments.faults import explained
 from autolora.experiments.ingredients import Ingredients, prepare
 from autolora.experiments.result import CONFIG, METRICS, RESULT, RunResult, write_atomically, write_json, write_metrics
+from autolora.experiments.run_folder import CHECKPOINTS, check_folder, withdraw
+from autolora.experiments.run_lock import check_free, locked
 from autolora.models.adapter_files import save_adapter
 from autolora.models.bundle import save_bundle
-from autolora.threat import format_radius, parse_radius
+from autolora.threat import format_radius
 from autolora.training import Checkpoints, Optimization, TrainingState, fit
+from autolora.training.determinism import deterministic
 from autolora.training.precision import autocast_for
 from autolora.training.similarity import GradientSimilarity
 
@@ -36,29 +40,38 @@ def run(config: RunConfig, *, resume: bool = False, progress: bool = True) -> Ru
 
     Args:
         config: What to do.
-        resume: Continue a run that stopped, after its last finished epoch; start it if it never did.
+        resume: Continue a run that stopped, from its last checkpoint; start it if it never did.
         progress: Show progress bars.
 
     Raises:
         InputError: If the configuration, the data or the folder cannot work; nothing is written then.
-        TrainingError: If training cannot go on.
+        RunError: If the folder is in use, or the run cannot go on; what is kept, and how to go on, is in the message.
     """
     started = time.perf_counter()
-    _check_folder(config, resume)
-    ingredients = prepare(config, progress=progress)
-    config = ingredients.config
-    folder = config.folder
-    write_atomically(folder / CONFIG, to_yaml(config))
+    check_free(config.folder)
+    check_folder(config, resume)
+    with deterministic(config.deterministic):
+        ingredients = prepare(config, progress=progress)
+        with explained(config.folder), locked(config.folder):
+            check_folder(config, resume)  # again: another process may have come first
+            try:
+                return _run(ingredients, resume=resume, progress=progress, started=started)
+            except InputError:  # the method found out that it cannot train this model
+                withdraw(config.folder)
+                raise
+
+
+def _run(parts: Ingredients, *, resume: bool, progress: bool, started: float) -> RunResult:
+    folder = parts.config.folder
+    write_atomically(folder / CONFIG, to_yaml(parts.config))
     begun = time.perf_counter()
-    try:
-        state = _train(ingredients, folder, resume=resume, progress=progress)
-    except InputError:  # the method found out that it cannot train this model
-        _withdraw(folder)
-        raise
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    state = _train(parts, checkpoints, resume=resume, progress=progress)
     trained = time.perf_counter() - begun
-    scores = assess(ingredients.model, ingredients.splits, ingredients.threat, folder / "evaluation", progress=progress)
-    content = _result(ingredients, state, scores)
-    _ship(ingredients, folder, scores)
+    scores = assess(parts.model, parts.splits, parts.threat, folder / "evaluation", progress=progress)
+    content = _result(parts, state, scores)
+    _ship(parts, folder, scores)
+    checkpoints.drop_previous()  # there is nothing to continue any more
     # training over all sessions, and what else this one did
     content["seconds"] = round(state.seconds + time.perf_counter() - started - trained, 3)
     write_json(folder / RESULT, content)
@@ -79,7 +92,7 @@ def _ship(parts: Ingredients, folder: Path, scores: Mapping[str, Any]) -> None:
         save_adapter(parts.method.adapter, folder / "adapter", classes, record)
 
 
-def _train(parts: Ingredients, folder: Path, *, resume: bool, progress: bool) -> TrainingState:
+def _train(parts: Ingredients, checkpoints: Checkpoints, *, resume: bool, progress: bool) -> TrainingState:
     config, splits = parts.config, parts.splits
     assert config.batch_size is not None and config.epochs is not None
     if parts.device.type == "cpu" or parts.precision != "fp32":
@@ -97,14 +110,19 @@ def _train(parts: Ingredients, folder: Path, *, resume: bool, progress: bool) ->
         accelerator,
         epochs=config.epochs,
         val_attack=evaluation_attack(parts.threat),
-        checkpoints=Checkpoints(folder / "checkpoints"),
+        checkpoints=checkpoints,
         optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
         clean=_clean(splits.train, config),
         probe=_probe(parts),
         autocast=autocast_for(parts.precision, parts.device),
+        names=splits.train.names,
+        circumstances=RunCircumstances(
+            config.data, splits.fingerprint, machine(parts.device, parts.precision, config.workers)
+        ),
+        checkpoint_minutes=config.checkpoint_minutes,
         resume=resume,
         progress=progress,
-        on_epoch=_epoch_log(folder, config.epochs),
+        on_epoch=_epoch_log(config.folder, config.epochs),
     )
 
 
@@ -125,46 +143,6 @@ def _clean(train: ImageSet, config: RunConfig) -> Any:
     return loader(images, evaluation_batch(config.image_size), generator=generator, num_workers=config.workers)
 
 
-def _withdraw(folder: Path) -> None:
-    """Take back what was written of a run that could not begin."""
-    if not (folder / "checkpoints").exists():
-        (folder / CONFIG).unlink()
-        with suppress(OSError):  # a folder that was there before may hold nothing, or be in use
-            folder.rmdir()
-
-
-def _check_folder(config: RunConfig, resume: bool) -> None:
-    """Refuse a folder that holds something else, before anything slow begins."""
-    folder = config.folder
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"out={folder} is a file; name a folder that is new or empty")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"out={folder} is not empty and holds no run; name a folder that is new or empty with --out")
-    if (folder / RESULT).is_file():
-        raise InputError(f"out={folder} holds a finished run; name another folder with --out")
-    if not resume:
-        raise InputError(
-            f"out={folder} holds a run that stopped; continue it with --resume, or name another with --out"
-        )
-    _check_same(config, read_yaml(folder / CONFIG))
-
-
-def _check_same(config: RunConfig, stored: RunConfig) -> None:
-    """Refuse to continue a run as another one; an option that was left open then and now is the same."""
-    for item in fields(RunConfig):
-        asked, was = getattr(config, item.name), getattr(stored, item.name)
-        if item.name in ("out", "workers") or asked in (None, was):
-            continue
-        if item.name == "eps" and parse_radius(asked) == parse_radius(was):
-            continue
-        raise InputError(
-            f"--resume: the run in {config.folder} was started with {item.name}={was}, not {asked}; "
-            f"continue it with --config {config.folder / CONFIG} --resume, or start a new run with another --out"
-        )
-
-
 def _epoch_log(folder: Path, epochs: int) -> Callable[[TrainingState], None]:
     def log(state: TrainingState) -> None:
         write_metrics(folder / METRICS, state.history)
@@ -183,7 +161,7 @@ def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any])
     return {
         "status": "complete",
         "config": asdict(parts.config),
-        "environment": environment(str(parts.device), parts.precision),
+        "environment": environment(parts.device, parts.precision, parts.config.workers),
         "data": {
             "classes": list(splits.classes),
             "train": len(splits.train),

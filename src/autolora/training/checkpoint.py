@@ -1,18 +1,22 @@
-"""Checkpoints: everything needed to continue, replaced as a whole so that a kill leaves the old or the new one."""
+"""Checkpoints: everything needed to continue, in files that a kill leaves whole and that are verified when read."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-WEIGHTS, STATE = "model.safetensors", "state.pt"
+from autolora.errors import RunError
+from autolora.training.checkpoint_store import Generations, Link, digest, write_whole
+
+WEIGHTS, STATE, BEST = "model.safetensors", "state.pt", "best.safetensors"
 
 
 @dataclass
@@ -32,8 +36,20 @@ class TrainingState:
     seconds: float = 0.0
 
 
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    weights: dict[str, Tensor]  # parameters and buffers, by the model's names
+    state: dict[str, Any]  # all else: plain values and tensors
+    best: bytes | None  # the best weights of that time, as a file
+
+
 class Checkpoints:
-    """The folder ``checkpoints/`` of a run: ``last/`` to continue from, ``best/`` to go back to and to ship.
+    """The folder ``checkpoints/`` of a run.
+
+    ``last/`` is what to continue from, and ``previous/`` what was before it, in case ``last/`` is damaged. ``best/``
+    holds the weights to go back to and to ship. A checkpoint holds the best weights too, as a second name of the same
+    file, so that it stays whole when better ones come.
 
     Args:
         folder: Where they lie; made when something is first written.
@@ -41,78 +57,81 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.generations = Generations(folder / "last", folder / "previous")
+        self._best: Link | None = None
 
     def save_best(self, model: nn.Module) -> None:
-        """Keep these weights and buffers as the best so far."""
-        with _replaced(self.folder / "best") as new:
-            save_file(_tensors(model), new / WEIGHTS)
+        """Keep these weights and buffers as the best so far.
+
+        Raises:
+            OSError: If they cannot be written; the best before them are still there.
+        """
+        self._keep_best(save(_tensors(model)))
 
     def restore_best(self, model: nn.Module) -> None:
-        """Load the best weights and buffers into the model, strictly."""
-        model.load_state_dict(load_file(_current(self.folder / "best") / WEIGHTS))
+        """Load the best weights and buffers into the model, strictly.
 
-    def save_last(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: dict[str, Any], state: TrainingState
-    ) -> None:
-        """Keep everything that the next epoch depends on."""
-        content = {
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule,
-            "training": vars(state),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-        with _replaced(self.folder / "last") as new:
-            save_file(_tensors(model), new / WEIGHTS)
-            torch.save(content, new / STATE)
+        Raises:
+            RunError: If they are not what was saved.
+        """
+        path = self.folder / "best" / WEIGHTS
+        data = path.read_bytes()
+        if self._best is not None and digest(data) != self._best.sha256:
+            raise RunError(f"{path} is damaged: it is not what was saved; continue the run with --resume")
+        model.load_state_dict(load(data))
+
+    def save_last(self, model: nn.Module, state: dict[str, Any], facts: Mapping[str, Any] | None = None) -> None:
+        """Keep everything that the rest of the run depends on.
+
+        Args:
+            model: What is trained.
+            state: All else: plain values and tensors, in dicts, lists and tuples.
+            facts: What the manifest says for people, such as the epoch.
+
+        Raises:
+            OSError: If it cannot be written; the checkpoints before are still there.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        files = {WEIGHTS: save(_tensors(model)), STATE: buffer.getvalue()}
+        self.generations.write(files, {} if self._best is None else {BEST: self._best}, facts or {})
 
     def has_last(self) -> bool:
         """Say whether there is anything to continue from."""
-        return (_current(self.folder / "last") / STATE).is_file()
+        return self.generations.exists()
 
-    def restore_last(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], TrainingState]:
-        """Load model, optimizer and random generators; return the schedule's state and where the run stands."""
-        last = _current(self.folder / "last")
-        content = torch.load(last / STATE, map_location="cpu", weights_only=True)
-        model.load_state_dict(load_file(last / WEIGHTS))
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["rng"])
-        if content["rng_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["rng_cuda"])
-        return content["schedule"], TrainingState(**content["training"])
+    def load_last(self) -> Saved | None:
+        """Return the newest whole checkpoint; None if there is none.
 
+        Raises:
+            RunError: If there is one, and none is whole, or if it holds code.
+        """
+        files = self.generations.read()
+        if files is None:
+            return None
+        try:
+            state = torch.load(io.BytesIO(files[STATE]), map_location="cpu", weights_only=True)
+        except UnpicklingError as error:  # its message is a page on how to run the code all the same
+            raise RunError(
+                f"{self.folder} holds a checkpoint with more than tensors and plain values in it, which no run writes; "
+                "it is not loaded"
+            ) from error
+        return Saved(load(files[WEIGHTS]), state, files.get(BEST))
 
-class _replaced:
-    """A new folder that takes the place of an old one when it is complete, and vanishes when it is not."""
+    def go_on_from(self, saved: Saved) -> None:
+        """Make the best weights of a checkpoint the best; others may have come after it, and will come again."""
+        if saved.best is not None:
+            self._keep_best(saved.best)
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.new = target.with_name(f".{target.name}.new")
-        self.old = target.with_name(f".{target.name}.old")
+    def drop_previous(self) -> None:
+        """Give back the space of ``previous/``, when the run is finished."""
+        self.generations.drop_previous()
 
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.new, ignore_errors=True)
-        self.new.mkdir(parents=True)
-        return self.new
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.new, ignore_errors=True)
-            return
-        for path in self.new.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if self.target.exists():  # if not, a kill has come between the renames, and the old folder is all there is
-            shutil.rmtree(self.old, ignore_errors=True)
-            self.target.rename(self.old)
-        self.new.rename(self.target)
-        shutil.rmtree(self.old, ignore_errors=True)
-
-
-def _current(target: Path) -> Path:
-    """Return the folder, or the one it was about to replace if a kill came between the two renames."""
-    old = target.with_name(f".{target.name}.old")
-    return old if not target.exists() and old.exists() else target
+    def _keep_best(self, data: bytes) -> None:
+        path = self.folder / "best" / WEIGHTS
+        self._best = Link(path, digest(data))
+        if not path.is_file() or digest(path.read_bytes()) != self._best.sha256:
+            write_whole(path, data)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import nn
-from tqdm import tqdm
 
 from autolora.attacks import PGD
 from autolora.methods import Method
@@ -18,10 +17,17 @@ from autolora.models import RobustModel
 from autolora.models.folding import Folding
 from autolora.schedules import Schedule
 from autolora.training.checkpoint import Checkpoints, TrainingState
-from autolora.training.epoch import Autocast, Epoch, Loader, Row
+from autolora.training.draws import Draws
+from autolora.training.epoch import Epoch, Loader
+from autolora.training.interruption import Interruption
+from autolora.training.method_state import unkept
+from autolora.training.precision import Autocast
+from autolora.training.session import Probe, Session
+from autolora.training.snapshot import Anywhere, Circumstances, Snapshots
 from autolora.training.step import Step
+from autolora.training.update import Update
 
-Probe = Callable[[int], Row]  # a finished epoch's number to what was measured after it, if anything
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ def fit(
     clean: Loader | None = None,
     probe: Probe | None = None,
     autocast: Autocast = nullcontext,
+    names: Sequence[str] = (),
+    circumstances: Circumstances | None = None,
+    checkpoint_minutes: float = 0.0,
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[TrainingState], None] = lambda state: None,
@@ -65,6 +74,9 @@ def fit(
     """Train, select the epoch on validation images, and leave that epoch's model, without branches.
 
     The test split is not an argument: nothing here can select on it.
+
+    A run that is killed at any moment, and resumed on the same machine, gives the same weights to the bit as one that
+    is not. SIGINT and SIGTERM are held back until the batch is done, and the run is saved; then they take effect.
 
     Args:
         model: What is trained, in place.
@@ -80,59 +92,49 @@ def fit(
         clean: The training images, not augmented and in a fixed order, for methods that measure on them.
         probe: Called after every epoch with its number; what it measures joins the epoch's row.
         autocast: Precision of attacks and losses; verdicts are taken in full precision.
-        resume: Continue after the last finished epoch in ``checkpoints``.
+        names: What the training images are called, by their number in the data set of ``train``.
+        circumstances: Kept with the checkpoints, and compared before a run is continued.
+        checkpoint_minutes: Save within an epoch when the last checkpoint is so old; 0: after epochs only.
+        resume: Continue from the last checkpoint in ``checkpoints``.
         progress: Show a progress bar.
         on_epoch: Called after every epoch, with its row at the end of the history.
 
     Raises:
-        TrainingError: If a loss is not finite.
+        TrainingError: If a loss is not finite; the last checkpoint is of a state that was.
+        LoadingError: If images cannot be loaded any more; what was trained until then is saved.
+        RunError: If no checkpoint is whole, or memory does not suffice.
     """
     method.prepare(model)
     model.to(accelerator.device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimization = optimization or Optimization()
     optimizer = optimization.optimizer(trained, schedule.lr)
-    state = TrainingState()
-    if resume and checkpoints.has_last():
-        schedule_state, state = checkpoints.restore_last(model, optimizer)
-        schedule.load_state_dict(schedule_state)
-    step, prepared, train, val = accelerator.prepare(Step(model, method), optimizer, train, val)
-    clean = clean and accelerator.prepare(clean)
-    folding = Folding(model.backbone)
-    epoch = Epoch(model, method, step, prepared, train, val, clean, val_attack, accelerator, autocast, folding)
-    total, done = epochs * len(train), state.epoch * len(train)
-    with tqdm(total=total, initial=done, unit="batch", disable=not progress, dynamic_ncols=True) as bar:
-        while state.epoch < epochs and not schedule.stopped:
-            started = time.perf_counter()
-            bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
-            row = {"epoch": state.epoch + 1, "lr": schedule.lr} | epoch.run(schedule.lr, bar)
-            if probe is not None:
-                row |= probe(state.epoch + 1)
-            score = row["val_robust" if method.selects_on == "robust" else "val_natural"]
-            if score > state.best:
-                state.best = score
-                _on_main(accelerator, lambda: checkpoints.save_best(model))
-            if schedule.observe(score):
-                checkpoints.restore_best(model)  # weights and buffers; the momentum stays, as in the release
-                if optimization.reset_momentum:
-                    optimizer.state.clear()
-            _finish_epoch(state, row, time.perf_counter() - started)
-            _on_main(accelerator, lambda: checkpoints.save_last(model, optimizer, schedule.state_dict(), state))
-            _on_main(accelerator, lambda: on_epoch(state))
+    step, prepared = accelerator.prepare(Step(model, method), optimizer)
+    interruption = Interruption(alone=accelerator.num_processes == 1)
+    epoch = Epoch(
+        model,
+        method,
+        Update(model, method, step, prepared, accelerator, autocast, Folding(model.backbone)),
+        Draws(train, accelerator),
+        Draws(val, accelerator),
+        None if clean is None else Draws(clean, accelerator),
+        val_attack,
+        accelerator,
+        autocast,
+        interruption,
+        names,
+    )
+    snapshots = Snapshots(
+        model, method, schedule, optimizer, epoch, accelerator, checkpoints, circumstances or Anywhere()
+    )
+    if left_out := unkept(method):
+        logger.warning(
+            f"method {type(method).__name__} keeps {', '.join(left_out)}, which no checkpoint can hold: "
+            "a run that is resumed may not be the same"
+        )
+    state = (snapshots.restore() if resume else None) or TrainingState()
+    session = Session(epoch, snapshots, state, checkpoint_minutes * 60, optimization.reset_momentum, probe, on_epoch)
+    session.run(epochs, progress)
     checkpoints.restore_best(model)
     method.finalize(model)
     return state
-
-
-def _finish_epoch(state: TrainingState, row: Row, seconds: float) -> None:
-    state.epoch += 1
-    state.seconds += seconds
-    images_per_second = row.pop("images") / seconds
-    state.history.append(row | {"seconds": seconds, "images_per_second": images_per_second})
-
-
-def _on_main(accelerator: Accelerator, action: Callable[[], None]) -> None:
-    """Write in one process, and let the others wait until it is there."""
-    if accelerator.is_main_process:
-        action()
-    accelerator.wait_for_everyone()

@@ -1,0 +1,90 @@
+"""What goes wrong on the way, in a user's words: what happened, what is kept, how to go on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autolora.data import UnreadableImage
+from autolora.errors import InputError, RunError
+from autolora.experiments.result import write_atomically
+from autolora.experiments.run_folder import how_far, resume_command
+from autolora.training import LoadingError, TrainingError
+from autolora.training.update import out_of_memory
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+SUSPECTS = "not-finite.txt"
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn a fault in a run into an error of one line. Mistakes of the user, and what is explained already, pass.
+
+    Raises:
+        RunError: For what is known to go wrong on machines: disks, memory, images, worker processes.
+    """
+    try:
+        yield
+    except UnreadableImage as error:
+        raise RunError(
+            f"{error.name} can no longer be read ({error.reason}); {_go_on(folder, 'put it back')}"
+        ) from error
+    except LoadingError as error:
+        raise RunError(f"{error}; {_go_on(folder, 'mend that')}") from error
+    except TrainingError as error:
+        raise RunError(f"{error}{_suspects(folder, error)}; {_kept(folder)}") from error
+    except (InputError, RunError):
+        raise
+    except OSError as error:
+        raise RunError(_of_disk(error, folder)) from error
+    except (RuntimeError, MemoryError) as error:
+        if (reason := _of_machine(error, folder)) is None:
+            raise
+        raise RunError(reason) from error
+
+
+def _of_disk(error: OSError, folder: Path) -> str:
+    where = error.filename or folder
+    if error.errno in FULL:
+        return f"no space left on the disk of {folder}; nothing is half written; {_go_on(folder, 'make room')}"
+    if error.errno in FORBIDDEN:
+        return f"{where} cannot be written ({error.strerror}); {_go_on(folder, 'allow that, or name another --out')}"
+    return f"{where}: {error.strerror or error}; {_go_on(folder, 'mend that')}"
+
+
+def _of_machine(error: RuntimeError | MemoryError, folder: Path) -> str | None:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or out_of_memory(error):
+        return f"out of memory; {_go_on(folder, 'make room for it')}, or start anew with a lower --batch-size"
+    if "DataLoader worker" in text:  # torch has no class for it
+        return f"a process that loads images has died ({text}); {_go_on(folder, 'see that there is memory')}"
+    if "deterministic" in text:
+        return f"--deterministic cannot be kept up by this model on this device: {text.split('.')[0]}; leave it out"
+    return None
+
+
+def _go_on(folder: Path, first: str) -> str:
+    where = how_far(folder)
+    if where is None:
+        return f"{first}, and start again"
+    return f"the run is kept {where}: {first}, then continue with: {resume_command(folder)}"
+
+
+def _kept(folder: Path) -> str:
+    where = how_far(folder)
+    return f"the last good state, {where}, is in {folder / 'checkpoints'}" if where else "nothing was kept of it yet"
+
+
+def _suspects(folder: Path, error: TrainingError) -> str:
+    """Name the images of the batch that went wrong; all of them in a file."""
+    if not error.images:
+        return ""
+    path = folder / SUSPECTS
+    more = f" and {len(error.images) - 2} more" if len(error.images) > 2 else ""
+    with suppress(OSError):
+        write_atomically(path, "".join(f"{name}\n" for name in error.images))
+        more = f"{more} (all are listed in {path})"
+    return f"; it holds {', '.join(error.images[:2])}{more}"

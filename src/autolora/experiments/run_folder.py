@@ -1,0 +1,78 @@
+"""Which folder a run may be written to, which run may be continued there, and how far that one has come."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from shlex import quote
+
+from autolora.errors import InputError
+from autolora.experiments.config import RunConfig, read_yaml
+from autolora.experiments.result import CONFIG, RESULT
+from autolora.experiments.run_lock import LOCK
+from autolora.threat import parse_radius
+
+CHECKPOINTS = "checkpoints"
+# options that decide how a run is carried out, not what it is; see environment.py for what another value changes
+FREE = ("out", "workers", "checkpoint_minutes")
+
+
+def check_folder(config: RunConfig, resume: bool) -> None:
+    """Refuse a folder that holds something else, before anything slow begins.
+
+    Raises:
+        InputError: If it is no folder, or holds no run, a finished one, or one that is not to be continued so.
+    """
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"out={folder} is a file; name a folder that is new or empty")
+    if not folder.exists() or not any(path.name != LOCK for path in folder.iterdir()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"out={folder} is not empty and holds no run; name a folder that is new or empty with --out")
+    if (folder / RESULT).is_file():
+        raise InputError(f"out={folder} holds a finished run; name another folder with --out")
+    if not resume:
+        raise InputError(
+            f"out={folder} holds a run that stopped; continue it with --resume, or name another with --out"
+        )
+    _check_same(config, read_yaml(folder / CONFIG))
+
+
+def withdraw(folder: Path) -> None:
+    """Take back what was written of a run that could not begin; its lock removes the empty folder."""
+    if not (folder / CHECKPOINTS).exists():
+        (folder / CONFIG).unlink(missing_ok=True)
+
+
+def how_far(folder: Path) -> str | None:
+    """Say where the last checkpoint of a run was taken, as in ``after 3 epochs``; None without a checkpoint."""
+    for name in ("last", "previous"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads((folder / CHECKPOINTS / name / "manifest.json").read_text(encoding="utf-8"))
+            epoch, batches = int(manifest["epoch"]), int(manifest["batches"])
+            if batches:
+                return f"after batch {batches} of epoch {epoch + 1}"
+            return "after the last finished epoch"
+    return None
+
+
+def resume_command(folder: Path, command: str = "fit") -> str:
+    """Return what to type to continue a run."""
+    return f"autolora {command} --config {quote(str(folder / CONFIG))} --resume"
+
+
+def _check_same(config: RunConfig, stored: RunConfig) -> None:
+    """Refuse to continue a run as another one; an option that was left open then and now is the same."""
+    for item in fields(RunConfig):
+        asked, was = getattr(config, item.name), getattr(stored, item.name)
+        if item.name in FREE or asked in (None, was):
+            continue
+        if item.name == "eps" and parse_radius(asked) == parse_radius(was):
+            continue
+        raise InputError(
+            f"--resume: the run in {config.folder} was started with {item.name}={was}, not {asked}; "
+            f"continue it with --config {config.folder / CONFIG} --resume, or start a new run with another --out"
+        )

@@ -1,0 +1,134 @@
+"""One batch: attack, loss and a step of the optimizer; in two halves where memory does not suffice for the whole."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+
+from autolora.errors import RunError
+from autolora.methods import Batch, Losses, Method
+from autolora.models import RobustModel, evaluating
+from autolora.models.branches import batch_norms
+from autolora.models.folding import Folding
+from autolora.training.precision import Autocast
+from autolora.training.step import Step
+
+logger = logging.getLogger(__name__)
+
+
+class NotFinite(ArithmeticError):
+    """A loss is no number; nothing has been learnt from it.
+
+    Args:
+        losses: The terms, by name.
+    """
+
+    def __init__(self, losses: dict[str, float]) -> None:
+        super().__init__(", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+
+
+@dataclass
+class Update:
+    """Learn from a batch.
+
+    When memory does not suffice, batches are taken in two halves from then on. Their gradients, weighted by their
+    sizes, add up to that of the whole batch, since every loss is a mean over images. What does change: batch norm
+    normalises, and gathers its statistics, half by half; and a method that sends one half of a batch through another
+    network (TWINS) does so with each half.
+
+    Args:
+        model: What is trained.
+        method: Attack and loss.
+        step: The loss as a module.
+        optimizer: accelerate's wrapper of the optimizer.
+        accelerator: Devices and processes.
+        autocast: Precision of attacks and losses.
+        folding: Form of the backbone that is attacked.
+        parts: In how many pieces a batch is taken, 1 or 2.
+    """
+
+    model: RobustModel
+    method: Method
+    step: Step
+    optimizer: Any
+    accelerator: Accelerator
+    autocast: Autocast
+    folding: Folding
+    parts: int = 1
+
+    def __call__(self, x: Tensor, y: Tensor) -> Losses:
+        """Return the terms of the loss of images (N, C, H, W) in [0, 1] and labels (N,), after a step on their sum.
+
+        Raises:
+            NotFinite: If a term is not finite; in all processes, if it is so in one.
+            RunError: If memory does not suffice for half of the batch either.
+        """
+        buffers = [buffer.clone() for buffer in self.model.buffers()]  # statistics that a failed attempt may have moved
+        while (losses := self._attempt(x, y)) is None:
+            # no handler is open here, whose traceback would keep the tensors of the failed attempt
+            with torch.no_grad():
+                for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            torch.cuda.empty_cache()
+        self.optimizer.step()
+        return losses
+
+    def _attempt(self, x: Tensor, y: Tensor) -> Losses | None:
+        try:
+            return self._gradients(x, y)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self._halve(len(y))
+            return None
+
+    def _gradients(self, x: Tensor, y: Tensor) -> Losses:
+        self.optimizer.zero_grad()
+        learnt: Losses = {}
+        for part_x, part_y in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
+            share = len(part_y) / len(y)
+            x_adv = self._attack(part_x, part_y)
+            with self.autocast():
+                losses = self.step(Batch(part_x, part_y, x_adv))
+            self._check(losses)
+            self.accelerator.backward(share * torch.stack(list(losses.values())).sum())
+            for name, term in losses.items():
+                learnt[name] = learnt.get(name, torch.zeros_like(term)) + share * term.detach()
+        return learnt
+
+    def _attack(self, x: Tensor, y: Tensor) -> Tensor:
+        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
+            return self.method.attack(self.model, x, y)
+
+    def _check(self, losses: Losses) -> None:
+        finite = torch.stack([term.detach() for term in losses.values()]).isfinite().all()
+        if self.accelerator.num_processes > 1:  # all of them stop, or none
+            finite = self.accelerator.reduce(finite.float(), "mean") == 1
+        if not finite:
+            raise NotFinite({name: float(term.detach()) for name, term in losses.items()})
+
+    def _halve(self, images: int) -> None:
+        whole = f"a batch of {images} images"
+        if self.accelerator.num_processes > 1 or self.parts > 1 or images < 4:
+            halves = ", in two halves" if self.parts > 1 else ""
+            raise RunError(f"out of memory with {whole}{halves}; lower --batch-size, or --image-size")
+        self.parts = 2
+        norms = "; batch norm normalises each half by itself" if batch_norms(self.model.backbone) else ""
+        logger.warning(
+            f"out of memory with {whole}: from here on in two halves of {math.ceil(images / 2)}, whose gradients add "
+            f"up to the batch's{norms}; a smaller --batch-size avoids this"
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory did not suffice, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and should_reduce_batch_size(error)
+    )
