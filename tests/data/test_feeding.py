@@ -69,6 +69,18 @@ def test_every_pass_counts_anew_and_may_end_early() -> None:
     assert (waiting.waited, waiting.passed) == (1, 3)
 
 
+def test_starting_counts_as_waiting() -> None:
+    clock = Clock()
+
+    class Workers:
+        def __iter__(self) -> Iterator[int]:
+            clock.now += 4  # before the first batch is asked for, as processes that start
+            return iter([0])
+
+    waiting = WaitingTime(Workers(), clock)
+    assert list(waiting) == [0] and (waiting.waited, waiting.passed) == (4, 4)
+
+
 def test_the_last_wait_for_nothing_counts() -> None:
     clock = Clock()
 

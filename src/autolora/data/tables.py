@@ -63,7 +63,7 @@ def check_columns(table: Path, columns: list[str]) -> None:
         if columns.count(name) != 1:
             raise InputError(
                 f"{table} has {columns.count(name) or 'no'} columns {name!r} in its first line "
-                f"({printable(', '.join(columns)[:80]) or 'empty'}); begin it with {PATH},{LABEL} or {PATH},{LABEL},{SPLIT}"
+                f"({printable(', '.join(columns)[:80]) or 'empty'}); begin it with {PATH},{LABEL}[,{SPLIT}]"
             )
 
 
