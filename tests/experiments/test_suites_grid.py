@@ -269,7 +269,7 @@ class Counting(nn.Module):
         self.passes += len(x)
         out = self.layer1(self.bn1(self.conv1(x)).relu()).mean(dim=(2, 3))
         if out.requires_grad:
-            out.register_hook(self._backward)  # type: ignore[no-untyped-call]
+            out.register_hook(self._backward)
         return out
 
     def _backward(self, gradient: Tensor) -> None:

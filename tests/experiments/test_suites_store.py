@@ -72,6 +72,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def has_begun(folder: Path) -> bool:
+    return (folder / "begun").is_file() and (folder / "begun").read_text() == "x"
+
+
 def test_a_run_that_ends_well_is_finished(store: Store, program: tuple[str, ...]) -> None:
     good = job("good")
     assert store.state(good) is State.MISSING
@@ -98,7 +102,7 @@ def test_a_killed_run_is_not_read_and_goes_on(store: Store, program: tuple[str, 
     executor = LocalExecutor(1, program)
     thread = threading.Thread(target=executor, args=([task(slow, store)], store))
     thread.start()
-    wait_for(lambda: (store.path(slow) / "begun").exists())
+    wait_for(lambda: has_begun(store.path(slow)))
     assert store.state(slow) is State.RUNNING
     (process,) = executor._living
     process.kill()
@@ -145,7 +149,7 @@ def test_ctrl_c_interrupts_what_runs_and_begins_nothing_more(store: Store, progr
     slow, next_one = job("hangs"), job("good")
 
     def interrupt() -> None:
-        wait_for(lambda: (store.path(slow) / "begun").exists())
+        wait_for(lambda: has_begun(store.path(slow)))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
