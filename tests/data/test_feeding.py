@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autolora.data import InUnitRange, Splits, WaitingTime, load_splits, loader
+from autolora.data import Splits, WaitingTime, load_splits, loader, unit_range
 
 from .trees import pictures, write
 
@@ -125,7 +125,7 @@ def test_bytes_are_the_same_images(size: int, workers: int, tmp_path: Path) -> N
         made = loader(train, 4, True, num_workers=workers, in_bytes=in_bytes)
         assert all((x.dtype == torch.uint8) == in_bytes for x, _ in made)
         torch.manual_seed(4)
-        return list(InUnitRange(made))
+        return [(unit_range(x), y) for x, y in made]
 
     for (x, y), (again, label) in zip(batches(False), batches(True), strict=True):
         assert x.dtype == again.dtype == torch.float32 and torch.equal(x, again) and torch.equal(y, label)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGKILL
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from subprocess import PIPE, Popen
 from subprocess import run as run_program
 
@@ -186,7 +186,10 @@ def altered(subject: Path, where: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_one_at_work_and_the_one_that_waits(subject: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(SIGINT, 130), (SIGTERM, 143)])
+def test_a_signal_ends_the_one_at_work_and_the_one_that_waits(
+    number: Signals, expected: int, subject: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "e"
     endless = ["--attack", "pgd-1000000", "--batch-size", "18"]  # one shard, for the first process
     with launched(*[command(subject, out, *endless)] * 2) as processes:
@@ -194,10 +197,10 @@ def test_ctrl_c_ends_the_one_at_work_and_the_one_that_waits(subject: Path, tmp_p
         time.sleep(1)
         for _ in range(2):  # from the terminal, and once more from the launcher
             for process in processes:
-                process.send_signal(SIGINT)
+                process.send_signal(number)
             time.sleep(0.05)
         (code, _, said), (other, _, silence) = map(outcome, processes)
-    assert (code, other, silence) == (130, 130, "")
+    assert (code, other, silence) == (expected, expected, "")
     assert "Traceback" not in said and said.splitlines()[-1].startswith(
         "autolora: interrupted; what was judged is kept"
     )

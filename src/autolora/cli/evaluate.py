@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import MISSING, fields
 from functools import partial
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -26,7 +26,7 @@ EPILOG = """examples:
   autolora evaluate runs/photos --attack pgd-20 --eps 2/255 --eps 4/255 --eps 8/255
   autolora evaluate resnet20_cifar --weights weights.th --data cifar10.zip --eps 1/255
   autolora evaluate runs/photos --out runs/photos/aa --resume  continue one that stopped
-  torchrun --nproc-per-node 2 -m autolora evaluate runs/photos  two processes share the images
+  torchrun --nproc-per-node 2 -m autolora evaluate runs/photos   two processes share the images
 """
 
 
@@ -66,19 +66,23 @@ def execute(options: Namespace) -> None:
 
 
 def _share(options: Namespace, processes: Processes) -> None:
+    from autolora.cli import INTERRUPTED, TERMINATED, USAGE, Terminated
     from autolora.experiments.processes import ToldElsewhere
 
-    signal(SIGINT, _interrupt_once)
+    for number in (SIGINT, SIGTERM):
+        signal(number, _end_once)
     if not processes.first:
         logging.getLogger("autolora").setLevel(logging.ERROR)
     try:
         _execute(options, processes)
     except ToldElsewhere:
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
+        raise SystemExit(USAGE) from None
+    except KeyboardInterrupt as end:
         if processes.first:
             raise
-        raise SystemExit(130) from None
+        raise SystemExit(TERMINATED if isinstance(end, Terminated) else INTERRUPTED) from None
+    finally:
+        _stop_listening()
 
 
 def _execute(options: Namespace, processes: Processes) -> None:
@@ -91,10 +95,17 @@ def _execute(options: Namespace, processes: Processes) -> None:
         print_evaluation(config.folder, content)
 
 
-def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Interrupt, and ignore what follows: the terminal interrupts every process, and their launcher does so again."""
-    signal(SIGINT, SIG_IGN)
-    raise KeyboardInterrupt
+def _end_once(number: int, frame: FrameType | None) -> None:
+    from autolora.cli import Terminated
+
+    _stop_listening()
+    raise Terminated if number == SIGTERM else KeyboardInterrupt
+
+
+def _stop_listening() -> None:
+    """Ignore further signals: a terminal signals all processes, and their launcher once more when one has ended."""
+    for number in (SIGINT, SIGTERM):
+        signal(number, SIG_IGN)
 
 
 def resume_hint(options: Namespace) -> str:

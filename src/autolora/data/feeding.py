@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from autolora.data.imageset import ImageSet
-from autolora.data.pixels import SmallPixels, unit_range
+from autolora.data.pixels import SmallPixels
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ def loader(
         num_workers: Processes that cut and augment batches.
         drop_last: Whether to leave out a last batch that is smaller.
         pin_memory: Whether batches come in page-locked memory, from which they are copied to a CUDA device faster.
-        in_bytes: Whether x comes as uint8 in 0..255, a quarter of the bytes, for `InUnitRange` to convert.
+        in_bytes: Whether x comes as uint8 in 0..255, a quarter of the bytes, for `unit_range` to convert.
     """
     on_device = isinstance(dataset.pixels, SmallPixels) and dataset.pixels.images.device.type != "cpu"
     return DataLoader(
@@ -56,25 +55,6 @@ def loader(
         pin_memory=pin_memory and not on_device,
         collate_fn=whole_batch,
     )
-
-
-@dataclass(frozen=True)
-class InUnitRange:
-    """Batches whose images are put into [0, 1] where they are; wrap what moves batches to a device.
-
-    Converting photos on the CPU costs as much as cropping them, and makes four bytes of one that has to be moved.
-
-    Args:
-        batches: Pairs of images, uint8 in 0..255 or float32 in [0, 1] already, and labels; it knows its length.
-    """
-
-    batches: Any
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((unit_range(x), y) for x, y in self.batches)
 
 
 class WaitingTime(Generic[T]):

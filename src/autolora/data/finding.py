@@ -56,8 +56,8 @@ def find(data: str | Path, root: str | Path | None = None) -> Found:
     path = Path(data).expanduser()
     if not path.exists():
         raise InputError(
-            f"{data} does not exist; give a folder, an archive, a {SUFFIX} table or a named set "
-            f"({', '.join(NAMED_SETS)}, {TORCHVISION}NAME, {HUB}ORG/NAME, {SHARDS}PATH)"
+            f"{data} does not exist; give a folder, an archive or a named set ({', '.join(NAMED_SETS)}, "
+            f"{TORCHVISION}NAME, {HUB}ORG/NAME, {SHARDS}PATH), or a table PATHS{SUFFIX}"
         )
     if path.is_file() and path.suffix.lower() == SUFFIX:
         return Found(table_tree(path))

@@ -175,7 +175,8 @@ def shifted(x: Tensor, reach: int) -> Tensor:
 def unit_range(x: Tensor) -> Tensor:
     """Return images in 0..255, uint8, as float32 in [0, 1] on the same device; float images as they are.
 
-    The result is the same bit for bit on every device.
+    Done where the images are used, it saves the CPU as much time as cropping photos takes, and three of the four bytes
+    that would have to be moved. A division by 255 is rounded alike on every device.
     """
     if x.dtype != torch.uint8:
         return x

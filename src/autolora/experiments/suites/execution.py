@@ -60,7 +60,8 @@ class LocalExecutor:
     at_once: int = 1
     program: tuple[str, ...] = (sys.executable, "-m", "autolora")
     _living: set[subprocess.Popen[bytes]] = field(default_factory=set, init=False)
-    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __call__(self, tasks: Sequence[Task], store: Store) -> None:
         """Do all tasks, ``at_once`` of them at a time, in order."""
@@ -78,11 +79,12 @@ class LocalExecutor:
 
     def _stop(self, futures: Sequence[Future[None]]) -> None:
         """Interrupt what runs, once each, and let it save."""
-        self._stopping.set()
         for future in futures:
             future.cancel()
-        for process in list(self._living):
-            process.send_signal(signal.SIGINT)
+        with self._lock:
+            self._stopping = True
+            for process in self._living:
+                process.send_signal(signal.SIGINT)
 
     def _do(self, task: Task, store: Store, done: _Counter) -> None:
         job = task.job
@@ -103,7 +105,7 @@ class LocalExecutor:
     def _run(self, task: Task, store: Store, lock: int) -> Mark | None:
         """Run the commands of a task one after the other until one fails; None if they were not begun."""
         for command in task.commands:
-            if self._stopping.is_set():
+            if self._stopping:
                 return None
             store.note(task.job, Mark(State.RUNNING))
             code = self._process(command, store.log(task.job), lock)
@@ -125,13 +127,15 @@ class LocalExecutor:
                 start_new_session=True,
                 pass_fds=(lock,),
             )
-        self._living.add(process)
-        if self._stopping.is_set():  # between the last look and the start
-            process.send_signal(signal.SIGINT)
+        with self._lock:
+            self._living.add(process)
+            if self._stopping:  # since the last look
+                process.send_signal(signal.SIGINT)
         try:
             return process.wait()
         finally:
-            self._living.discard(process)
+            with self._lock:
+                self._living.discard(process)
 
     def _environment(self) -> dict[str, str]:
         """Share the cores among the processes, unless somebody has decided already."""
