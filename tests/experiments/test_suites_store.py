@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -121,6 +122,23 @@ def test_a_run_whose_parent_was_killed_is_interrupted_once_it_is_gone(store: Sto
     store.lock(lost).touch()
     (store.logs / f"{lost.name}.json").write_text(json.dumps({"state": "running", "message": "", "exit": None}))
     assert store.state(lost) is State.INTERRUPTED
+
+
+def test_a_run_is_locked_for_as_long_as_its_own_process_lives(store: Store, program: tuple[str, ...]) -> None:
+    """Also when what started it is gone: here it lets go of the lock while the run's process lives on."""
+    slow, executor = job("hangs"), LocalExecutor(1, program)
+    (command,) = commands(slow, store, Places({}))
+    store.lock(slow).parent.mkdir(parents=True)
+    with store.lock(slow).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=executor._process, args=(command, store.log(slow), lock.fileno()))
+        thread.start()
+        wait_for(lambda: has_begun(store.path(slow)))
+    assert store.state(slow) is State.RUNNING
+    (process,) = executor._living
+    process.kill()
+    thread.join()
+    assert store.state(slow) is State.INTERRUPTED
 
 
 def test_a_finished_run_whose_result_is_gone_is_not_finished(store: Store, program: tuple[str, ...]) -> None:

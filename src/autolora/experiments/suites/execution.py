@@ -65,10 +65,11 @@ class LocalExecutor:
 
     def __call__(self, tasks: Sequence[Task], store: Store) -> None:
         """Do all tasks, ``at_once`` of them at a time, in order."""
-        done = _Counter(len(tasks))
+        done, futures = _Counter(len(tasks)), []
         with ThreadPoolExecutor(self.at_once) as pool:
-            futures = [pool.submit(self._do, task, store, done) for task in tasks]
             try:
+                for task in tasks:
+                    futures.append(pool.submit(self._do, task, store, done))
                 while wait(futures, GLANCE).not_done:  # a wait without an end would not hear Ctrl-C
                     pass
             except KeyboardInterrupt:
@@ -125,7 +126,7 @@ class LocalExecutor:
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
                 start_new_session=True,
-                pass_fds=(lock,),
+                
             )
         with self._lock:
             self._living.add(process)
