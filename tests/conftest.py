@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (60, 60, 190), "green": (60, 190, 60), "red": (190, 60, 60)}
 
 
+def pytest_configure() -> None:
+    """Hear Ctrl-C, which a shell makes those deaf to that it starts in the background; there are tests of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
-def messages() -> Iterator[None]:
+def messages() -> None:
     """Take back what a command that ran in this process, such as one with --quiet, has set for the messages."""
-    logger = logging.getLogger("autolora")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+    logging.getLogger("autolora").setLevel(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_table_without_runs_shows_what_is_published(printed: Printed, tmp_path
 def test_a_suite_is_run_and_read(
     own: str, tmp_path: Path, printed: Printed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two real runs at once; then one folder is what a kill leaves, and goes on."""
+    """Two real runs at once; then one folder is what a kill leaves, and is not read."""
     runs = ["--runs", str(tmp_path / "runs")]
     assert "0 runs are finished, 2 to do" in printed("run", own, "--jobs", "2", *runs)
     assert printed("run", own, "--dry-run", *runs) == "\n"
@@ -166,8 +166,8 @@ def test_a_suite_is_run_and_read(
     (killed,) = (tmp_path / "runs").glob("at-*")
     (killed / "result.json").unlink()
     assert "1 interrupted" in printed("table", own, *runs)
-    assert "1 runs are finished, 1 to do" in printed("run", own, *runs)
-    assert (killed / "result.json").is_file()
+    (again,) = printed("run", own, "--dry-run", *runs).splitlines()
+    assert again.startswith("autolora fit digits ") and again.endswith(f" --out {killed} --resume")
 
 
 @pytest.mark.slow

@@ -288,7 +288,11 @@ def test_an_image_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     data = copied(photos, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pixels, "pixels_for", None)
-    monkeypatch.setattr("autolora.data.splits.pixels_for", lambda sources, size: pixels.PhotoPixels(sources, size, 0))
+
+    def uncached(sources: Any, size: int, **options: Any) -> pixels.PhotoPixels:
+        return pixels.PhotoPixels(sources, size, 0)
+
+    monkeypatch.setattr("autolora.data.splits.pixels_for", uncached)
     learnt = FT.loss
     lost = data / "train" / "red" / "03.png"
 

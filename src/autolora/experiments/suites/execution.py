@@ -126,7 +126,7 @@ class LocalExecutor:
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
                 start_new_session=True,
-                
+                pass_fds=(lock,),
             )
         with self._lock:
             self._living.add(process)
