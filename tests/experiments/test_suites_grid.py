@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +206,12 @@ def test_each_habit_makes_other_runs(habit: str) -> None:
     different = {job.name for job in changed.jobs} - {job.name for job in sound.jobs}
     assert len(different) == {"idle-branch": 6, "caltech-split": 3}.get(habit, 18)
     assert [job.name for job in changed.backbones] == [job.name for job in sound.backbones]
+
+
+def test_every_habit_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "suites.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for name in rows if name in HABITS] == list(HABITS)
 
 
 def test_baselines_on_all_images_have_no_validation_of_their_own() -> None:

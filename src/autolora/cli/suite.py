@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
     from autolora.experiments.suites.leaderboard import Entry
     from autolora.experiments.suites.store import Store
     from autolora.experiments.suites.table import Table
+
+logger = logging.getLogger(__name__)
 
 NAME = "suite"
 HELP = "the papers' tables and figures: list, show, run, table"
@@ -154,7 +157,7 @@ def _write(out: Path, text: str) -> None:
     from autolora.experiments.result import write_atomically
 
     write_atomically(out, text)
-    print(f"written: {out}")
+    logger.info(f"written: {out}")
 
 
 def _plans(options: Namespace) -> list[Plan]:
