@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import torch
 
-from autolora.cli import run
+from autolora.cli import main as command_line
 from autolora.experiments.run_folder import how_far
 
 DATA = "digits --model resnet20_cifar --weights none --image-size 16 --epochs 2 --attack pgd-2 --label-fraction 0.25"
@@ -57,7 +57,7 @@ def _command(argv: list[str], folder: Path) -> None:
     torch.set_num_threads(1)
     if sys.platform == "linux":  # the processes that load images die with theirs, as those of the command line do
         multiprocessing.set_start_method("fork", force=True)
-    sys.exit(run([*argv, "--out", "run"]))
+    command_line([*argv, "--out", "run"])
 
 
 def execute(argv: Sequence[str], folder: Path, kill_after: float | None = None) -> Ended:

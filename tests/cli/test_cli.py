@@ -362,3 +362,18 @@ def test_a_mistake_to_the_command_itself() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("autolora: nowhere/ does not exist; give")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_sigterm_does_not_kill_a_process_that_is_ending() -> None:
+    """A launcher repeats it, and may do so after the line has been printed: the exit code stays."""
+    code = """
+import atexit, os, signal
+from autolora.cli import COMMANDS, main
+ask = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+COMMANDS["params"].execute = ask
+COMMANDS["params"].resume_hint = lambda options: ask() or "; twice"
+atexit.register(ask)
+main(["params", "resnet18"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (143, "autolora: interrupted; twice\n")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from autolora.attacks import PGD
-from autolora.cli import run
+from autolora.cli import main
 from autolora.data import ImageSet
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -75,7 +75,7 @@ def _command(argv: list[str], folder: Path, points: tuple[Point, ...]) -> None:
     for point in points:
         owner, name = POINTS[point.operation]
         setattr(owner, name, _armed(getattr(owner, name), point))
-    sys.exit(run(argv))
+    main(argv)
 
 
 def _armed(action: Callable[..., Any], point: Point) -> Callable[..., Any]:

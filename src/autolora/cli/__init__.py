@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from signal import SIGTERM, signal
+from collections.abc import Sequence
+from signal import SIG_IGN, SIGTERM, signal
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, NoReturn
@@ -47,7 +46,13 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 a mistake in the command, 130 or 143 interrupted."""
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    if current_thread() is main_thread():
+        signal(SIGTERM, _terminate)  # for good: a second one may come when the process is all but gone
+    try:
+        code = run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as end:  # before the command began
+        code = ended_by(end)
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -58,13 +63,12 @@ def run(argv: list[str]) -> int:
     command = COMMANDS[options.command]
     _configure_logging(quiet=options[options.command].get("quiet", False))
     try:
-        with _ending_on_request():
-            code = command.execute(options[options.command])
+        code = command.execute(options[options.command])
     except InputError as error:
         return _fail(USAGE, error)
     except KeyboardInterrupt as end:
         hint = command.resume_hint(options[options.command])
-        return _fail(TERMINATED if isinstance(end, Terminated) else INTERRUPTED, f"interrupted{hint}")
+        return _fail(ended_by(end), f"interrupted{hint}")
     except BrokenPipeError:
         return FAILED
     except Exception as error:
@@ -76,21 +80,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-@contextmanager
-def _ending_on_request() -> Iterator[None]:
-    """Let SIGTERM, by which machines ask processes to end, leave things as tidy as Ctrl-C does."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    before = signal(SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal(SIGTERM, before)
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM, by which machines ask processes to end, leave things as tidy as Ctrl-C does; once is enough."""
+    signal(SIGTERM, SIG_IGN)
     raise Terminated
+
+
+def ended_by(end: KeyboardInterrupt) -> int:
+    """Return the exit code of a command that Ctrl-C or SIGTERM has ended."""
+    return TERMINATED if isinstance(end, Terminated) else INTERRUPTED
 
 
 def _parser() -> ArgumentParser:

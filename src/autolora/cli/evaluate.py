@@ -66,7 +66,7 @@ def execute(options: Namespace) -> None:
 
 
 def _share(options: Namespace, processes: Processes) -> None:
-    from autolora.cli import INTERRUPTED, TERMINATED, USAGE, Terminated
+    from autolora.cli import USAGE, ended_by
     from autolora.experiments.processes import ToldElsewhere
 
     for number in (SIGINT, SIGTERM):
@@ -80,7 +80,7 @@ def _share(options: Namespace, processes: Processes) -> None:
     except KeyboardInterrupt as end:
         if processes.first:
             raise
-        raise SystemExit(TERMINATED if isinstance(end, Terminated) else INTERRUPTED) from None
+        raise SystemExit(ended_by(end)) from None
     finally:
         _stop_listening()
 
