@@ -76,9 +76,9 @@ def _show(options: Namespace) -> None:
 
 def _run(options: Namespace) -> None:
     from autolora.experiments.suites.commands import as_shell
-    from autolora.experiments.suites.execution import EXECUTORS, told
+    from autolora.experiments.suites.execution import told
     from autolora.experiments.suites.places import read_places
-    from autolora.experiments.suites.running import run_suites, work_left
+    from autolora.experiments.suites.running import EXECUTORS, run_suites, work_left
 
     if not options.jobs.isdecimal() or int(options.jobs) < 1:
         raise InputError(f"--jobs {options.jobs} is not a whole number of 1 or more")

@@ -55,7 +55,7 @@ def suite_parser(formatter: Any) -> ArgumentParser:
     add("--data", action="append", default=[], metavar="[NAME=]PATH", help="run: where data lie; repeats")
     add("--weights", action="append", default=[], metavar="[NAME=]PATH", help="run: where weights lie; repeats")
     add("--jobs", type=str, default="1", metavar="N", help="run: how many runs at once")
-    add("--executor", type=str, default="local", metavar="local", help="run: where processes run")
+    add("--executor", type=str, default="local", metavar="local|ray", help="run: on this machine, or on a Ray cluster")
     add("--dry-run", action="store_true", help="run: print the commands")
     add("--retry-failed", action="store_true", help="run: continue what has failed as well")
     add("--skip-evaluation", action="store_true", help="run: leave out what `fit` does not measure, such as AutoAttack")

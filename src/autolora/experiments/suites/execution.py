@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ from autolora.experiments.suites.store import Mark, State, Store
 
 logger = logging.getLogger(__name__)
 
-USAGE, INTERRUPTED = 2, 130  # exit codes of `autolora`
+INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of what Ctrl-C or SIGTERM has ended
+ASK = signal.SIGTERM  # to save and end: what runs in the background may be deaf to SIGINT
 GLANCE = 0.2  # seconds between two looks at whether somebody wants to stop
 
 
@@ -85,7 +86,7 @@ class LocalExecutor:
         with self._lock:
             self._stopping = True
             for process in self._living:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(ASK)
 
     def _do(self, task: Task, store: Store, done: _Counter) -> None:
         job = task.job
@@ -118,7 +119,7 @@ class LocalExecutor:
         with log.open("ab") as output:
             output.write(f"\n$ {as_shell(command)}\n".encode())
             output.flush()
-            # in a session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once
+            # in a session of its own: Ctrl-C in the terminal reaches this process alone, which asks it once
             process = subprocess.Popen(
                 [*self.program, *command],
                 stdin=subprocess.DEVNULL,
@@ -131,7 +132,7 @@ class LocalExecutor:
         with self._lock:
             self._living.add(process)
             if self._stopping:  # since the last look
-                process.send_signal(signal.SIGINT)
+                process.send_signal(ASK)
         try:
             return process.wait()
         finally:
@@ -164,7 +165,7 @@ def told(mark: Mark) -> str:
 
 def _ended(code: int, log: Path) -> Mark:
     """Say how a process ended that did not end well: a signal or its own exit code."""
-    if code in (INTERRUPTED, -signal.SIGINT):
+    if code in INTERRUPTED:
         return Mark(State.INTERRUPTED, exit=code)
     if code < 0:
         return Mark(State.INTERRUPTED, f"killed by signal {-code}", code)
@@ -175,6 +176,3 @@ def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
     return said[-1] if said else ""
-
-
-EXECUTORS: dict[str, Callable[[int], Executor]] = {"local": LocalExecutor}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autolora.errors import RunError
 from autolora.experiments.suites.commands import commands, laid_out, lay_out
-from autolora.experiments.suites.execution import Executor, Task, told
+from autolora.experiments.suites.execution import Executor, LocalExecutor, Task, told
 from autolora.experiments.suites.grid import Job, Plan
 from autolora.experiments.suites.metrics import attacks_to_ask
 from autolora.experiments.suites.places import Places
+from autolora.experiments.suites.ray_execution import RayExecutor
 from autolora.experiments.suites.store import Mark, State, Store
 
 logger = logging.getLogger(__name__)
+
+EXECUTORS: dict[str, Callable[[int], Executor]] = {"local": LocalExecutor, "ray": RayExecutor}  # by how many at once
 
 
 @dataclass(frozen=True)
