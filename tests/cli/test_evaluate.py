@@ -101,6 +101,20 @@ def test_several_radii_make_a_curve(subject: Path, tmp_path: Path) -> None:
     assert content["threat_model"] == "Linf 8/255" and content["scores"] == content["curve"][0]["scores"]
 
 
+def test_a_radius_of_normalised_images_is_said_in_pixels(
+    subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image that differs from another by eps in every normalised channel differs by eps std in pixels."""
+    normalize, zeros = load(subject).normalize, torch.zeros(1, 3, 12, 12)
+    pixels = 0.5 * (1 / (normalize(zeros + 1) - normalize(zeros))).mean()
+    argv = ["evaluate", str(subject), "--attack", "pgd-3", "--device", "cpu"]
+    assert run([*argv, "--eps", "0.5", "--eps-in", "normalised", "--out", str(tmp_path / "a")]) == 0
+    assert "0.5 in normalised units is" in capsys.readouterr().err
+    assert run([*argv, "--eps", f"{pixels:.6g}", "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    assert scores(tmp_path / "a") == scores(tmp_path / "b")
+    assert verdicts(tmp_path / "a") == verdicts(tmp_path / "b")
+
+
 def test_a_killed_evaluation_goes_on_where_it_stopped(
     subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autolora.data import ImageSet, Splits, load_splits, loader
+from autolora.data import ImageSet, Splits, load_part, load_splits, loader
+from autolora.data.decoding import decode
 from autolora.errors import InputError
 
 from .trees import SHARED, pack_tar, pack_zip, pictures, write
@@ -270,3 +271,43 @@ def test_ants_and_bees() -> None:
     assert len(splits.train) + len(splits.val) == 245 and len(splits.val) == 49
     x, _ = next(iter(loader(splits.train, 16, True)))
     assert x.shape == (16, 3, 96, 96)
+
+
+# one split alone
+
+
+@pytest.mark.parametrize("size", [8, 96])
+@pytest.mark.parametrize("files", [ALONE, PARTED])
+def test_one_split_is_that_of_all(
+    files: dict[str, int], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images, labels and fingerprint; only its own images are decoded."""
+    folder, decoded = write(tmp_path / "d", pictures(files)), list[bytes]()
+    options: dict[str, Any] = {"image_size": size, "seed": 3, "progress": False}
+    whole = load_splits(folder, **options)
+    assert whole.test_split == ("held out" if files is ALONE else "given")
+
+    def counted(data: bytes) -> Any:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr("autolora.data.reading.decode", counted)
+    for name in ("train", "val", "test"):
+        decoded.clear()
+        part, expected = load_part(folder, split=name, **options), getattr(whole, name)
+        assert (part.images.names, part.classes, part.fingerprint) == (expected.names, whole.classes, whole.fingerprint)
+        assert all(torch.equal(a, b) for a, b in zip(everything(part.images), everything(expected), strict=True))
+        assert len(decoded) == len(expected)
+        assert set(part.notes) >= {note for note in whole.notes if "enlarged" not in note}
+
+
+def test_a_bad_image_is_found_in_its_own_split_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", pictures(PARTED))
+    (folder / "train" / "cats" / "000.png").write_bytes(b"no image")
+    assert len(load_part(folder, split="test", image_size=8, progress=False).images) == 7
+    (folder / "test" / "cats" / "001.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"test/cats/001\.png"):
+        load_part(folder, split="test", image_size=8, progress=False)
+    left = load_part(folder, split="test", image_size=8, skip_bad_images=True, progress=False)
+    whole = load_splits(folder, image_size=8, skip_bad_images=True, progress=False)
+    assert (left.images.names, left.fingerprint) == (whole.test.names, whole.fingerprint) and len(left.images) == 6

@@ -173,7 +173,7 @@ def test_network_that_breaks_while_fetching(monkeypatch: pytest.MonkeyPatch) -> 
 
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", broken)
-    monkeypatch.setattr("autolora.models.backbones.within_reach", lambda repository: True)
+    monkeypatch.setattr("autolora.models.creation.within_reach", lambda repository: True)
     with pytest.raises(InputError, match=r"no pre-trained weights \(LocalEntryNotFoundError: could not be fetched\)"):
         build_model("resnet18", classes=2)
 

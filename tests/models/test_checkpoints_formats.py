@@ -18,6 +18,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from safetensors.torch import save_file
 from timm.models import build_model_with_cfg, register_model, save_for_hf
 from timm.models.resnet import BasicBlock, ResNet
@@ -28,7 +29,9 @@ from autolora.errors import InputError
 from autolora.models import RobustModel, build_model
 from autolora.models.bundle import build_classifier, load_bundle, save_bundle
 from autolora.models.checkpoints import load_checkpoint
+from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.cifar_stem import CifarStemResNet
+from autolora.models.weights import misfits
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -393,6 +396,19 @@ def test_acl_fine_tuned(tmp_path: Path) -> None:
         same_logits(loaded(saved(tmp_path, {"state_dict": net.state_dict()}), weights_format="acl"), net)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.encoder_k."])
+def test_acl_after_its_second_phase(tmp_path: Path, prefix: str) -> None:
+    """DynACL++ has one batch norm left, with the names of shortcut and projection head as before."""
+    net = trained(Network(normalize=IMAGENET))
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")}
+    for theirs, ours in ((".downsample.conv.", ".downsample.0."), (".downsample.bn.", ".downsample.1.")):
+        state = {name.replace(ours, theirs): value for name, value in state.items()}
+    state |= {"fc.fc1.weight": torch.ones(16, 16), "fc.bn1.weight": torch.ones(16), "fc.fc2.weight": torch.ones(4, 16)}
+    path = saved(tmp_path, {"epoch": 25, "state_dict": {f"{prefix}{name}": value for name, value in state.items()}})
+    assert load_checkpoint(path).format == "acl"
+    same_features(path, net, lambda x: x)
+
+
 def test_advcl(tmp_path: Path) -> None:
     """A third branch for pseudo-labels, heads for everything, and images as they are."""
     net = trained(Network(norms=3))
@@ -434,6 +450,52 @@ def test_torchvisions_resnets(tmp_path: Path) -> None:
     path = saved(tmp_path, net.state_dict())
     assert load_checkpoint(path).format == "torchvision"
     same_logits(loaded(path, "tiny_resnet"), lambda x: net(normalized(x, IMAGENET)), 64)
+
+
+def disturbed(net: nn.Module) -> nn.Module:
+    """Give a network weights and statistics that differ from tensor to tensor."""
+    for value in net.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(torch.empty_like(value).uniform_(0.7, 1.3)).add_(torch.empty_like(value).uniform_(0, 0.02))
+    return net.eval()
+
+
+@pytest.mark.parametrize(("name", "wrapped"), [("mobilenet_v2", False), ("mnasnet1_0", True)])
+def test_torchvisions_other_layouts(tmp_path: Path, name: str, wrapped: bool) -> None:
+    """By themselves, or as Salman et al. keep them: twice, below another wrapper; in any order of the file."""
+    net = disturbed(getattr(torchvision.models, name)(weights=None, num_classes=CLASSES))
+    state = dict(sorted(net.state_dict().items(), key=lambda item: item[0][::-1]))
+    source: nn.Module = net
+    if wrapped:
+        source = AttackerModel(DummyModel(net), CIFAR100).eval()
+        state = nn.DataParallel(source).state_dict()
+    path = saved(tmp_path, {"model": state})
+    assert load_checkpoint(path).format == ("robustness" if wrapped else "torchvision")
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = source(x) if wrapped else net(normalized(x, IMAGENET))
+        found = build_classifier(str(path))(x)  # the file tells its architecture
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_vggs_linear_layers_become_convolutions() -> None:
+    """timm looks at the last 7x7 pixels with a convolution, torchvision at the same numbers flattened."""
+    with torch.device("meta"):  # half a gigabyte of weights
+        state = torchvision.models.vgg11_bn(weights=None, num_classes=CLASSES).state_dict()
+        theirs: Any = timm.create_model("vgg11_bn", num_classes=CLASSES)
+    found = layout_of(state)
+    assert found is not None and found.architecture == "vgg11_bn"
+    assert not any(misfits(theirs.state_dict(), found.state).values())
+    x, linear = torch.rand(2, 512, 7, 7), nn.Linear(512 * 7 * 7, 3)
+    kernel = linear.weight.reshape(3, 512, 7, 7)  # as the layout makes it
+    torch.testing.assert_close(F.conv2d(x, kernel, linear.bias).flatten(1), linear(x.flatten(1)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layout_with_a_tensor_more_is_none(tmp_path: Path) -> None:
+    state = torchvision.models.mobilenet_v2(weights=None, num_classes=CLASSES).state_dict()
+    assert layout_of(state) is not None
+    assert layout_of({**state, "more": torch.zeros(1)}) is None
+    assert layout_of({**state, "features.0.0.weight": torch.zeros(32, 3, 5, 5)}) is None
 
 
 @pytest.mark.parametrize("old_names", [False, True])

@@ -157,8 +157,8 @@ def test_a_run_from_a_file_normalises_as_the_file_says(photos: Path, tmp_path: P
 
 
 def test_the_collection(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten L2 radii and five Linf radii of three ResNets, ten of a fourth, and two each of two more."""
-    assert len(COLLECTION) == 3 * 15 + 10 + 2 * 2
+    """Ten L2 radii and five Linf radii of three ResNets, ten of a fourth, and two each of five more networks."""
+    assert len(COLLECTION) == 3 * 15 + 10 + 5 * 2
     assert COLLECTION["salman2020:resnet18_linf_eps4.0"] == "resnet18"
     for architecture in set(COLLECTION.values()):
         assert on_meta(lambda name=architecture: timm.create_model(name, num_classes=1000))  # type: ignore[misc]
@@ -244,7 +244,7 @@ def test_a_download_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
         build_classifier("salman2020:resnet18_linf_eps1.0")
 
 
-@pytest.mark.parametrize("name", ["salman2020:resnet18_linf_eps3.0", "salman2020:vgg16_bn_l2_eps3", "salman2020:"])
+@pytest.mark.parametrize("name", ["salman2020:resnet18_linf_eps3.0", "salman2020:shufflenet_l2_eps3", "salman2020:"])
 def test_a_name_that_the_collection_has_not(name: str) -> None:
     with pytest.raises(InputError, match=r"not in the collection.*such as salman2020:resnet18_linf_eps4\.0"):
         check_weights(name)

@@ -100,13 +100,24 @@ def test_a_norm_that_reads_a_shared_convolution_is_left_alone() -> None:
     torch.testing.assert_close(folding.network(net)(x), net(x))
 
 
-def test_a_network_that_cannot_be_traced_runs_as_it_is() -> None:
+def test_a_network_that_cannot_be_traced_runs_as_it_is_and_keeps_nothing_for_its_weights() -> None:
     class Untraceable(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
 
-    net = Untraceable()
-    assert Folding(net).network(net) is net
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x if x.sum() > 0 else -x)
+
+    net, x = Untraceable(), torch.rand(2, 4, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):  # type: ignore[func-returns-value]
+        found = Folding(net).network(net)(x)
+    torch.testing.assert_close(found, net(x))
+    (grad,) = torch.autograd.grad(found.square().sum(), x)
+    torch.testing.assert_close(grad, torch.autograd.grad(net(x).square().sum(), x)[0])
+    assert not any(tensor.shape == x.shape for tensor in kept)  # the layer's images, for the gradient of its weights
+    assert next(net.parameters()).grad is None and net.layer.weight.requires_grad
 
 
 def test_adapted_weights_are_computed_once_and_folded() -> None:

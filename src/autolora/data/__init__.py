@@ -6,7 +6,7 @@ from autolora.data.imageset import Augmentation, ImageSet
 from autolora.data.named import NAMED_SETS, known_sets
 from autolora.data.pixels import unit_range
 from autolora.data.sources import UnreadableImage
-from autolora.data.splits import Splits, load_splits
+from autolora.data.splits import Splits, load_part, load_splits
 
 __all__ = [
     "NAMED_SETS",
@@ -17,6 +17,7 @@ __all__ = [
     "WaitingTime",
     "download",
     "known_sets",
+    "load_part",
     "load_splits",
     "loader",
     "unit_range",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,9 +18,12 @@ THREADS = 8  # at most: Pillow decodes and resizes without the interpreter lock
 
 
 class Decoded(NamedTuple):
-    """One image: what the pipeline keeps, its shorter side in the file (pixels) and the SHA-256 of the file."""
+    """One image: what the pipeline keeps, its shorter side in the file (pixels) and the SHA-256 of the file.
 
-    pixels: Array
+    Of an image that is not decoded, the SHA-256 alone.
+    """
+
+    pixels: Array | None
     shorter: int
     digest: str
 
@@ -34,15 +37,25 @@ class Reading:
     failures: dict[int, UnreadableImage]
 
 
-def read_all(sources: Sequence[Source], pixels: Pixels, *, progress: bool) -> Reading:
-    """Decode each source into its row of ``pixels``, in parallel; failures are collected, not raised."""
-    reading = Reading({}, {}, {})
+def read_all(
+    sources: Sequence[Source], pixels: Pixels, *, only: Container[int] | None = None, progress: bool
+) -> Reading:
+    """Decode each source into its row of ``pixels``, in parallel; failures are collected, not raised.
+
+    Args:
+        sources: The images.
+        pixels: Where they go.
+        only: Rows to decode; of the others the digest is taken. None: all of them.
+        progress: Show a bar.
+    """
+    reading, rows = Reading({}, {}, {}), range(len(sources))
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     bar = tqdm(total=len(sources), desc="reading images", unit="image", disable=not progress, leave=False)
     try:
         with warnings.catch_warnings(), bar:
             warnings.filterwarnings("ignore", module="PIL")  # an image is read or refused; a warning names none
-            for row, result in enumerate(pool.map(lambda source: attempt(source, pixels), sources)):
+            results = pool.map(lambda row: attempt(sources[row], pixels, only is None or row in only), rows)
+            for row, result in zip(rows, results, strict=True):
                 record(reading, row, result, pixels)
                 bar.update()
     finally:
@@ -50,13 +63,16 @@ def read_all(sources: Sequence[Source], pixels: Pixels, *, progress: bool) -> Re
     return reading
 
 
-def attempt(source: Source, pixels: Pixels) -> Decoded | UnreadableImage:
+def attempt(source: Source, pixels: Pixels, decoding: bool = True) -> Decoded | UnreadableImage:
     """One image, or why there is none."""
     try:
         with named_failure(source.name):
             data = source.read()
+            digest = hashlib.sha256(data).hexdigest()
+            if not decoding:
+                return Decoded(None, 0, digest)
             image = decode(data)
-            return Decoded(pixels.prepare(image), min(image.size), hashlib.sha256(data).hexdigest())
+            return Decoded(pixels.prepare(image), min(image.size), digest)
     except UnreadableImage as error:
         return error
 
@@ -65,7 +81,8 @@ def record(reading: Reading, row: int, result: Decoded | UnreadableImage, pixels
     """Enter one result under its row."""
     if isinstance(result, UnreadableImage):
         reading.failures[row] = result
-    else:
+        return
+    reading.digests[row] = result.digest
+    if result.pixels is not None:
         pixels.put(row, result.pixels)
-        reading.digests[row] = result.digest
         reading.shorter[row] = result.shorter

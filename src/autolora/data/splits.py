@@ -10,15 +10,16 @@ import torch
 
 from autolora.data.checks import check, listed
 from autolora.data.division import Images, divide
-from autolora.data.finding import find
+from autolora.data.finding import Found, find
 from autolora.data.imageset import Augmentation, ImageSet
-from autolora.data.layout import Tree
+from autolora.data.layout import Split, Tree
 from autolora.data.pixels import CACHE_BYTES, SmallPixels, pixels_for
 from autolora.data.reading import Reading, read_all
 from autolora.data.sources import printable
 from autolora.errors import InputError
 
 SMALLEST_IMAGE = 8
+TestSplit = Literal["given", "held out"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Splits:
         notes: What the user should know about how the data were read and divided, a sentence each.
         fingerprint: SHA-256 over paths below the root, labels and contents of all images. It does not depend on where
             the data lie, on whether they are packed, or on the seed.
+        test_split: Whether the data came with test images, or they were drawn, by the seed.
     """
 
     train: ImageSet
@@ -41,6 +43,7 @@ class Splits:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    test_split: TestSplit = "given"
 
     def record(self) -> dict[str, Any]:
         """Return which images are in which split, for a run to keep.
@@ -99,9 +102,7 @@ def load_splits(
         InputError: the data cannot be found, read, or divided as asked.
     """
     check_options(image_size, val_fraction, test_fraction, label_fraction)
-    found = find(data, data_root)
-    tree = found.tree if classes is None else found.tree.only(classes)
-    check(tree)
+    found, tree = arranged(data, classes, data_root)
     files = tree.files()
     pixels = pixels_for([file.source for file in files], image_size, photo_size=found.photo_size, shift=found.shift)
     reading = read_all([file.source for file in files], pixels, progress=progress)
@@ -113,7 +114,82 @@ def load_splits(
     fingerprint = fingerprint_of(tree, {name: reading.digests.get(row[name], "") for name in row})
     notes = (*tree.notes, *enlarged_note(reading, image_size), *division)
     readable = tuple(map(printable, notes))  # names of files are in them
-    return Splits(train.with_augmentation(True), val, test, tuple(tree.train), readable, fingerprint)
+    test_split: TestSplit = "held out" if tree.test is None else "given"
+    return Splits(train.with_augmentation(True), val, test, tuple(tree.train), readable, fingerprint, test_split)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split of a data set; what its fields mean is said at `Splits`."""
+
+    images: ImageSet
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def load_part(
+    data: str | Path,
+    *,
+    split: Split,
+    image_size: int,
+    seed: int = 0,
+    val_fraction: float | None = None,
+    test_fraction: float = 0.2,
+    label_fraction: float = 1.0,
+    skip_bad_images: bool = False,
+    classes: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    progress: bool = True,
+) -> Part:
+    """Return one split of what `load_splits` gives, not augmented.
+
+    The images of the others are read, since the fingerprint is of all of them, and not decoded: a bad one among them is
+    not found. With ``skip_bad_images`` all are decoded, since the division is of those that can be.
+
+    Args:
+        data: As for `load_splits`, and so for all that follow.
+        split: Which one.
+        image_size: S, in pixels.
+        seed: Of the division.
+        val_fraction: Share of the training images to validate on.
+        test_fraction: Share of all images to hold out.
+        label_fraction: Share of the training images to use.
+        skip_bad_images: Leave out images that cannot be read.
+        classes: Use only these, and in this order.
+        data_root: Where named sets lie.
+        progress: Show a bar on stderr while images are read.
+
+    Raises:
+        InputError: the data cannot be found, read, or divided as asked.
+    """
+    if skip_bad_images:
+        options: dict[str, Any] = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
+        options |= {"label_fraction": label_fraction, "classes": classes, "data_root": data_root, "progress": progress}
+        whole = load_splits(data, image_size=image_size, skip_bad_images=True, **options)
+        return Part(getattr(whole, split).with_augmentation(False), whole.classes, whole.notes, whole.fingerprint)
+    check_options(image_size, val_fraction, test_fraction, label_fraction)
+    found, tree = arranged(data, classes, data_root)
+    files = tree.files()
+    row = {file.source.name: row for row, file in enumerate(files)}
+    pixels = pixels_for([file.source for file in files], image_size, photo_size=found.photo_size, shift=found.shift)
+    images = Images(pixels, row, found.augmentation)
+    *parts, division = divide(tree, images, seed, val_fraction, test_fraction, label_fraction)
+    part: ImageSet = dict(zip(("train", "val", "test"), parts, strict=True))[split]
+    reading = read_all([file.source for file in files], pixels, only=frozenset(part.rows), progress=progress)
+    without_failures(tree, reading, skip=False)
+    notes = tuple(map(printable, (*tree.notes, *enlarged_note(reading, image_size), *division)))
+    return Part(
+        part, tuple(tree.train), notes, fingerprint_of(tree, {name: reading.digests[row[name]] for name in row})
+    )
+
+
+def arranged(data: str | Path, classes: Sequence[str] | None, data_root: str | Path | None) -> tuple[Found, Tree]:
+    """Find a data set, and check its layout."""
+    found = find(data, data_root)
+    tree = found.tree if classes is None else found.tree.only(classes)
+    check(tree)
+    return found, tree
 
 
 def check_options(image_size: int, val_fraction: float | None, test_fraction: float, label_fraction: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from autolora.data import ImageSet, Splits, loader
 from autolora.evaluation import Verdicts, verdicts
 from autolora.experiments.result import write_atomically, write_json
 from autolora.models import RobustModel, evaluating
+from autolora.models.folding import Folding
 from autolora.threat import ThreatModel
 
 EVALUATION_SEED = 0  # attacks that start at random do so alike for every run that is compared
@@ -68,11 +70,12 @@ def assess(
 
 def _judge(model: RobustModel, images: ImageSet, attack: PGD | None, name: str, progress: bool) -> Verdicts:
     device = next(model.parameters()).device
-    batches = loader(images, evaluation_batch(model.architecture.input_size[-1]))
+    batches = loader(images, evaluation_batch(model.architecture.network_size[-1]))
     shown = tqdm(batches, f"test, {name}", disable=not progress, leave=False, dynamic_ncols=True)
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(EVALUATION_SEED)
-        return verdicts(model, ((x.to(device), y.to(device)) for x, y in shown), attack)
+        folded = partial(model.running, Folding(model.backbone).network(model.backbone))
+        return verdicts(model, ((x.to(device), y.to(device)) for x, y in shown), attack, searching=folded)
 
 
 def _table(judged: Mapping[str, Verdicts]) -> str:

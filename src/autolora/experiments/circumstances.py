@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on beside its configuration: images, machine, versions."""
+"""What the numbers of a run depend on beside its configuration: images, a plugin's code, machine, versions."""
 
 from __future__ import annotations
 
@@ -30,22 +30,30 @@ class RunCircumstances:
         data: What the user calls the images.
         fingerprint: SHA-256 of them.
         machine: What results may depend on, by the names in ``WORDS``.
+        plugin: SHA-256 of the file that ``--plugin`` names; None without one.
     """
 
     data: str
     fingerprint: str
     machine: Mapping[str, Any]
+    plugin: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return them as plain values."""
-        return {"fingerprint": self.fingerprint, "machine": dict(self.machine)}
+        return {"fingerprint": self.fingerprint, "machine": dict(self.machine), "plugin": self.plugin}
 
     def compare(self, before: Mapping[str, Any]) -> None:
-        """Refuse other images, and say what else has changed.
+        """Refuse other images and another plugin, and say what else has changed.
 
         Raises:
-            InputError: If the images are not those that the run was started with.
+            InputError: If the images or the plugin's file are not those that the run was started with.
         """
+        if before.get("plugin", self.plugin) != self.plugin:  # absent in checkpoints of before it was kept
+            raise InputError(
+                "--resume: the plugin's file is not as it was when the run was started (SHA-256 "
+                f"{_short(before['plugin'])} then, {_short(self.plugin)} now); put it back, or start a new run with "
+                "another --out"
+            )
         if before["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"--resume: the images of {self.data} are not those that the run was started with (fingerprint "
@@ -62,3 +70,7 @@ class RunCircumstances:
                 f"--resume: {', '.join(changed)} changed since the run was started: it will end near, but not exactly "
                 "at, the numbers of an uninterrupted one"
             )
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]

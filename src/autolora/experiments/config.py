@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from autolora.errors import InputError
+from autolora.experiments.kinds import check_kinds
 
 
 def option(default: Any, text: str) -> Any:
@@ -53,8 +54,17 @@ class RunConfig:
         None, "length of an attack step (default: eps/4 for pgd-K; 1.25 eps, one-step)"
     )
     epochs: int | None = option(None, "passes over the training images (default: 60, on few images 30)")
-    batch_size: int | None = option(None, "images per step (default: 128, less on few images)")
+    batch_size: int | Literal["auto"] | None = option(
+        None, "images per step (default: 128, less on few images; auto: as many as fit into memory)"
+    )
+    accumulate: int = option(1, "parts in which a batch is taken, for less memory; the gradient is the batch's")
     image_size: int | None = option(None, "side in pixels that images are brought to (default: the model's own)")
+    upsample_to: int | None = option(
+        None, "side in pixels to which the model enlarges them for its backbone (default: no, or as MODEL does)"
+    )
+    upsampling: Literal["nearest", "bilinear"] | None = option(
+        None, "how: nearest or bilinear (default: nearest, as in the papers, or as MODEL does)"
+    )
     schedule: Literal["auto", "multistep", "cosine", "constant"] = option("auto", "learning-rate schedule")
     schedule_options: dict[str, Any] | None = option(
         None, "further options of the schedule, e.g. --schedule-options.rho 0.5"
@@ -68,6 +78,9 @@ class RunConfig:
     label_fraction: float = option(1.0, "share of the training images to use")
     classes: str | None = option(None, "keep only these classes, comma-separated, in this order")
     augmentation: Literal["auto", "none", "crop", "crop-flip"] = option("auto", "augmentation of training images")
+    data_root: str | None = option(
+        None, "folder of the named data sets (default: $AUTOLORA_DATA, or ~/.cache/autolora/data)"
+    )
     skip_bad_images: bool = option(False, "leave out images that cannot be read, and list them")
     seed: int = option(0, "seed of split, initialisation, order and attacks")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute")
@@ -75,18 +88,25 @@ class RunConfig:
     workers: int = option(0, "processes that load images")
     deterministic: bool = option(False, "only operations that give the same bits every time, on a GPU too; slower")
     checkpoint_minutes: float = option(15.0, "save within an epoch too, every so many minutes (0: after epochs only)")
+    track: Literal["auto", "none", "tensorboard", "wandb", "mlflow", "trackio"] = option(
+        "auto", "where rows of the log go too while it trains; auto: tensorboard if installed"
+    )
     plugin: str | None = option(None, "Python file that registers a method of your own")
     out: str | None = option(None, "run folder (default: runs/DATA-METHOD)")
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
-        at_least["gradient_similarity"] = 0
+        at_least |= {"gradient_similarity": 0, "upsample_to": 8, "accumulate": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
-            if not isinstance(value, int | None):
-                raise InputError(f"{name.replace('_', '-')}={value!r} is not an integer")
-            if value is not None and value < low:
+            if isinstance(value, int) and value < low:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
+        if isinstance(self.batch_size, int) and self.batch_size < 2 * self.accumulate:
+            raise InputError(
+                f"accumulate={self.accumulate}: a batch of {self.batch_size} images has not so many parts of two or "
+                "more; use fewer"
+            )
         if self.lr <= 0:
             raise InputError(f"lr={self.lr}: a learning rate is positive; the paper starts at 0.01")
         if not 0 <= self.checkpoint_minutes < math.inf:
@@ -116,7 +136,7 @@ def config_from(options: Mapping[str, Any]) -> RunConfig:
     for name in options:
         if name not in known:
             raise InputError(f"option {name!r} is unknown{suggestion(name, known)}")
-    if not options.get("data"):
+    if not isinstance(options.get("data"), str | os.PathLike) or not os.fspath(options["data"]):
         raise InputError("no data given; name a folder of class folders, an archive of one, or a set such as digits")
     return RunConfig(**{**options, "data": os.fspath(options["data"])})
 
@@ -137,6 +157,12 @@ def read_yaml(path: Path) -> RunConfig:
     """Read a configuration that :func:`to_yaml` wrote.
 
     Raises:
-        InputError: If a key is unknown or a value cannot be.
+        InputError: If it is no YAML, a key is unknown or a value cannot be.
     """
-    return config_from(yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path} is damaged and cannot be read as YAML ({type(error).__name__})") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"{path} does not hold the options of a run, NAME: VALUE; it is damaged, or of something else")
+    return config_from(content)

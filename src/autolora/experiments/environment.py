@@ -16,13 +16,14 @@ from autolora.training.determinism import sources_of_difference
 PACKAGES = ("torchvision", "timm", "accelerate", "numpy")
 
 
-def environment(device: torch.device, precision: str, workers: int = 0) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, workers: int = 0, plugin: str | None = None) -> dict[str, Any]:
     """Return the ``environment`` block of ``result.json``.
 
     Args:
         device: Where the run computes.
         precision: Of training.
         workers: Processes that load images.
+        plugin: SHA-256 of the file of ``--plugin``, if there is one.
     """
     return {
         **machine(device, precision, workers),
@@ -32,6 +33,7 @@ def environment(device: torch.device, precision: str, workers: int = 0) -> dict[
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
         "differences": sources_of_difference(device, workers),
+        **({} if plugin is None else {"plugin_sha256": plugin}),
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from autolora.evaluation.corruptions.scores import corruption_scores
 from autolora.experiments.assessment import evaluation_batch
 from autolora.experiments.evaluation import EVALUATION, FAST_IMAGES, Panel, Questions, evaluate
 from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.experiments.faults import explained
 from autolora.experiments.processes import Processes
 from autolora.experiments.result import write_json
+from autolora.experiments.run_lock import LOCK, check_free, locked
 from autolora.experiments.searching import victim_of
 from autolora.experiments.subject import Subject, find_subject, model_fingerprint
 from autolora.models import RobustModel
@@ -27,6 +31,8 @@ from autolora.threat import ThreatModel, format_radius
 from autolora.training.precision import resolve_device, resolve_precision
 
 logger = logging.getLogger(__name__)
+
+CORRUPTIONS = "corruptions"  # in evaluation.json: what is found out last
 
 
 def run_evaluation(
@@ -42,6 +48,7 @@ def run_evaluation(
 
     Raises:
         InputError: If the model, the data or the folder cannot work.
+        RunError: If the folder is in use, or the evaluation cannot go on; what was judged is kept.
     """
     processes = processes or Processes()
     progress = progress and processes.first
@@ -60,13 +67,23 @@ def run_evaluation(
         f"{', '.join(questions.attacks)}, {questions.norm} {', '.join(map(format_radius, questions.radii))}"
     )
     victim = victim_of(model, config.precision)
-    content = evaluate(victim, panel, questions, config.folder, progress=progress, processes=processes)
-    if config.corruptions and processes.first:
-        batches = (panel.fetch(positions) for positions in _batches(len(panel.order), panel.shard))
-        content["corruptions"] = corruption_scores(model, batches, seed=config.seed, progress=progress)
-        write_json(config.folder / EVALUATION, content)
-    processes.meet()
+    with explained(config.folder, _go_on), _alone(config.folder, processes):
+        content = evaluate(victim, panel, questions, config.folder, progress=progress, processes=processes)
+        if config.corruptions and processes.first:
+            batches = (panel.fetch(positions) for positions in _batches(len(panel.order), panel.shard))
+            content[CORRUPTIONS] = corruption_scores(model, batches, seed=config.seed, progress=progress)
+            write_json(config.folder / EVALUATION, content)
+        processes.meet()
     return content
+
+
+def _go_on(first: str) -> str:
+    return f"what was judged is kept: {first}, then give the same command again with --resume"
+
+
+def _alone(folder: Path, processes: Processes) -> AbstractContextManager[None]:
+    """Lock the folder, which is written by the first process for all."""
+    return locked(folder) if processes.first else nullcontext()
 
 
 def _subject(config: EvaluationConfig, progress: bool) -> Subject:
@@ -77,6 +94,7 @@ def _subject(config: EvaluationConfig, progress: bool) -> Subject:
         weights=config.weights,
         weights_format=config.weights_format,
         image_size=config.image_size,
+        data_root=config.data_root,
         progress=progress,
     )
 
@@ -110,7 +128,7 @@ def _panel(config: EvaluationConfig, subject: Subject, model: RobustModel, devic
         "classes": list(subject.classes),
         "precision": resolve_precision(config.precision, device),
     }
-    size = config.batch_size or evaluation_batch(model.architecture.input_size[-1])
+    size = config.batch_size or evaluation_batch(model.architecture.network_size[-1])
     return Panel(fetch, order, len(subject.classes), size, circumstances)
 
 
@@ -118,7 +136,20 @@ def _questions(config: EvaluationConfig, subject: Subject) -> Questions:
     run = subject.config
     eps = config.eps or ((str(run.eps),) if run is not None else ("8/255",))
     norm = config.norm or (run.norm if run is not None else "Linf")
+    if config.eps_in == "normalised":
+        eps = tuple(_in_pixels(radius, subject.model) for radius in eps)
     return Questions(config.attacks, eps, norm, config.restarts, config.seed, config.engine)
+
+
+def _in_pixels(radius: str, model: RobustModel) -> str:
+    """Return in pixels a radius of normalised images, which were divided by std; by its mean over the channels."""
+    std = float(model.normalize.std.mean())
+    pixels = format(ThreatModel(radius).radius * std, ".6g")
+    logger.warning(
+        f"eps {radius} in normalised units is {pixels} ({float(pixels) * 255:.3g}/255) in pixels, since the model "
+        f"divides by {std:.3g}: a diagnosis of others' numbers, not the robustness that eps {radius} names"
+    )
+    return pixels
 
 
 def _check(config: EvaluationConfig, resume: bool, processes: Processes) -> None:
@@ -127,17 +158,26 @@ def _check(config: EvaluationConfig, resume: bool, processes: Processes) -> None
     for name in config.attacks:
         Questions(restarts=config.restarts, engine=config.engine).assault(name, ThreatModel(0))
     if processes.first:
-        _check_folder(config.folder, resume)
+        check_free(config.folder)
+        _check_folder(config.folder, resume, CORRUPTIONS if config.corruptions else "scores")
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
+def _check_folder(folder: Path, resume: bool, last: str) -> None:
+    """Refuse a folder of something else, or of an evaluation that has come to what is found out last."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"out={folder} is a file; name a folder that is new or empty")
-    if (folder / EVALUATION).is_file():
+    if (folder / EVALUATION).is_file() and not (resume and _lacks(folder, last)):
         raise InputError(f"out={folder} holds a finished evaluation; name another folder with --out")
-    if any(folder.iterdir()) and not resume:
+    if any(path.name != LOCK for path in folder.iterdir()) and not resume:
         raise InputError(
             f"out={folder} holds an evaluation that stopped; continue it with --resume, or name another with --out"
         )
+
+
+def _lacks(folder: Path, name: str) -> bool:
+    """Say whether ``evaluation.json`` was written before something else was found out."""
+    with suppress(ValueError, RecursionError):
+        return name not in json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    return True

@@ -8,9 +8,11 @@ from typing import Literal
 
 from autolora.errors import InputError
 from autolora.experiments.config import option
+from autolora.experiments.kinds import check_kinds
 
 Split = Literal["train", "val", "test"]
 Engine = Literal["own", "reference"]
+EpsIn = Literal["pixels", "normalised"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -18,12 +20,21 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class EvaluationConfig:
     """Everything that decides an evaluation; the help text of a field is in its metadata."""
 
-    model: str = field(metadata={"help": "run folder, folder with a model in timm's format, packaged, or timm name"})
+    model: str = field(
+        metadata={"help": "run folder, folder with a model in timm's format, packaged, timm name, or checkpoint file"}
+    )
     data: str | None = option(None, "images to evaluate on (default: those of the run)")
+    data_root: str | None = option(
+        None, "folder of the named data sets (default: the run's, $AUTOLORA_DATA, or ~/.cache/autolora/data)"
+    )
     split: Split = option("test", "which of them")
     attack: tuple[str, ...] = option((), "autoattack, autoattack-fast or pgd-K; repeats (default: autoattack)")
     engine: Engine = option("own", "whose AutoAttack: own, or reference (its authors' package, the extra [reference])")
     eps: tuple[str, ...] = option((), "radius in pixel units; repeats, the first is the main one (default: the run's)")
+    eps_in: EpsIn = option(
+        "pixels",
+        "units of --eps: pixels, or normalised (of images as the backbone sees them, to test others' numbers)",
+    )
     norm: Literal["Linf", "L2"] | None = option(
         None, "norm of the threat model: Linf or L2 (default: the run's, or Linf)"
     )
@@ -45,6 +56,7 @@ class EvaluationConfig:
     out: str | None = option(None, "folder (default: RUN/evaluation/ATTACK, or evaluations/MODEL)")
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name, low in {"limit": 1, "restarts": 1, "batch_size": 1, "image_size": 8, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < low:
@@ -60,7 +72,8 @@ class EvaluationConfig:
             # the reference's one level deeper, where `compare` does not take it for another score of the same attack
             engine = () if self.engine == "own" else (self.engine,)
             return Path(model, "evaluation", *engine, "-".join(self.attacks))
-        return Path("evaluations") / (model.name or "model").replace(":", "-")
+        name = "model" if model.name in ("", "..") else model.name  # which would be above the folder
+        return Path("evaluations") / name.replace(":", "-")
 
     @property
     def attacks(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from autolora.data import UnreadableImage
@@ -19,48 +20,54 @@ FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 SUSPECTS = "not-finite.txt"
 
 
+GoOn = Callable[[str], str]  # what to do first, to the sentence that says how to go on then
+
+
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path, go_on: GoOn | None = None) -> Iterator[None]:
     """Turn a fault in a run into an error of one line. Mistakes of the user, and what is explained already, pass.
+
+    Args:
+        folder: Where the run writes.
+        go_on: Says how to go on; None does so for a training run.
 
     Raises:
         RunError: For what is known to go wrong on machines: disks, memory, images, worker processes.
     """
+    go_on = go_on or partial(_go_on, folder)
     try:
         yield
     except UnreadableImage as error:
-        raise RunError(
-            f"{error.name} can no longer be read ({error.reason}); {_go_on(folder, 'put it back')}"
-        ) from error
+        raise RunError(f"{error.name} can no longer be read ({error.reason}); {go_on('put it back')}") from error
     except LoadingError as error:
-        raise RunError(f"{error}; {_go_on(folder, 'mend that')}") from error
+        raise RunError(f"{error}; {go_on('mend that')}") from error
     except TrainingError as error:
         raise RunError(f"{error}{_suspects(folder, error)}; {_kept(folder)}") from error
     except (InputError, RunError):
         raise
     except OSError as error:
-        raise RunError(_of_disk(error, folder)) from error
+        raise RunError(_of_disk(error, folder, go_on)) from error
     except (RuntimeError, MemoryError) as error:
-        if (reason := _of_machine(error, folder)) is None:
+        if (reason := _of_machine(error, go_on)) is None:
             raise
         raise RunError(reason) from error
 
 
-def _of_disk(error: OSError, folder: Path) -> str:
+def _of_disk(error: OSError, folder: Path, go_on: GoOn) -> str:
     where = error.filename or folder
     if error.errno in FULL:
-        return f"no space left on the disk of {folder}; nothing is half written; {_go_on(folder, 'make room')}"
+        return f"no space left on the disk of {folder}; nothing is half written; {go_on('make room')}"
     if error.errno in FORBIDDEN:
-        return f"{where} cannot be written ({error.strerror}); {_go_on(folder, 'allow that, or name another --out')}"
-    return f"{where}: {error.strerror or error}; {_go_on(folder, 'mend that')}"
+        return f"{where} cannot be written ({error.strerror}); {go_on('allow that, or name another --out')}"
+    return f"{where}: {error.strerror or error}; {go_on('mend that')}"
 
 
-def _of_machine(error: RuntimeError | MemoryError, folder: Path) -> str | None:
+def _of_machine(error: RuntimeError | MemoryError, go_on: GoOn) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or out_of_memory(error):
-        return f"out of memory; {_go_on(folder, 'make room for it')}, or start anew with a lower --batch-size"
+        return f"out of memory; {go_on('make room for it')}, or start anew with a lower --batch-size"
     if "DataLoader worker" in text:  # torch has no class for it
-        return f"a process that loads images has died ({text}); {_go_on(folder, 'see that there is memory')}"
+        return f"a process that loads images has died ({text}); {go_on('see that there is memory')}"
     if "deterministic" in text:
         return f"--deterministic cannot be kept up by this model on this device: {text.split('.')[0]}; leave it out"
     return None

@@ -13,12 +13,12 @@ import torch
 from autolora.attacks import parse_attack
 from autolora.data import Splits, load_splits
 from autolora.errors import InputError
+from autolora.experiments.beginning import first_model, sizes
 from autolora.experiments.config import RunConfig, suggestion
 from autolora.experiments.plugins import load_plugin
 from autolora.methods import METHODS, Method
-from autolora.models import RobustModel, build_model, native_size
+from autolora.models import Architecture, RobustModel
 from autolora.models.adapter_files import load_adapter
-from autolora.models.adapters import merge
 from autolora.models.backbones import check_weights
 from autolora.schedules import SCHEDULES, Schedule, build_schedule
 from autolora.threat import ThreatModel, format_radius, parse_radius
@@ -63,8 +63,9 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     check_weights(config.model, config.weights, config.weights_format)
-    adapter = load_adapter(config.adapter) if config.adapter is not None else None
-    image_size = config.image_size or native_size(config.model, config.weights_format)
+    if config.adapter is not None:
+        load_adapter(config.adapter)  # before images are read
+    image_size, upsampling = sizes(config)
     splits = load_splits(
         config.data,
         image_size=image_size,
@@ -73,30 +74,26 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         label_fraction=config.label_fraction,
         augmentation=config.augmentation,
         skip_bad_images=config.skip_bad_images,
+        data_root=config.data_root,
         classes=[name.strip() for name in config.classes.split(",")] if config.classes else None,
         progress=progress,
     )
     for note in splits.notes:
         logger.info(note)
-    torch.manual_seed(config.seed)
-    model = build_model(
-        config.model,
-        classes=len(splits.classes),
-        weights=config.weights,
-        image_size=image_size,
-        weights_format=config.weights_format,
-    )
-    if adapter is not None:
-        merge(adapter, model)
-    if config.head == "zero":
-        torch.nn.init.zeros_(model.head.weight)
-        torch.nn.init.zeros_(model.head.bias)
-    batch_size = config.batch_size or default_batch_size(len(splits.train))
+    model = first_model(config, len(splits.classes))
+    asked = config.batch_size
+    batch_size = asked if isinstance(asked, int) else default_batch_size(len(splits.train))
     epochs = config.epochs or default_epochs(len(splits.train))
     schedule = _schedule(config, epochs)
-    _log_plan(config, splits, epochs, batch_size, image_size)
+    _log_plan(config, splits, epochs, batch_size, model.architecture)
     resolved = replace(
-        config, image_size=image_size, batch_size=batch_size, epochs=epochs, eps=format_radius(threat.eps)
+        config,
+        image_size=image_size,
+        upsample_to=upsampling.to if upsampling is not None else None,
+        upsampling=upsampling.mode if upsampling is not None else None,
+        batch_size=batch_size,
+        epochs=epochs,
+        eps=format_radius(threat.eps),
     )
     return Ingredients(resolved, splits, model, method, schedule, threat, device, precision)
 
@@ -140,9 +137,9 @@ def _check_numbers(what: str, options: Mapping[str, Any], hints: Mapping[str, An
             raise InputError(f"{what}: {name}={value!r} is not a number")
 
 
-def default_batch_size(images: int) -> int:
+def default_batch_size(images: int, most: int = PAPER_BATCH) -> int:
     """Return the paper's 128, or on few images the largest power of two from 16 that leaves 32 steps in an epoch."""
-    size = PAPER_BATCH
+    size = min(most, 1 << max(images, 16).bit_length())
     while size > 16 and images // size < MIN_STEPS:
         size //= 2
     return size
@@ -153,11 +150,13 @@ def default_epochs(images: int) -> int:
     return PAPER_EPOCHS if images >= FEW_IMAGES else PAPER_EPOCHS // 2
 
 
-def _log_plan(config: RunConfig, splits: Splits, epochs: int, batch_size: int, image_size: int) -> None:
+def _log_plan(config: RunConfig, splits: Splits, epochs: int, batch_size: int, architecture: Architecture) -> None:
     steps = max(1, len(splits.train) // batch_size)
+    image_size, upsampling = architecture.input_size[-1], architecture.upsampling
+    enlarged = "" if upsampling is None else f", enlarged to {upsampling.to}x{upsampling.to} inside the model"
     logger.info(
         f"data: {len(splits.train)} train, {len(splits.val)} val, {len(splits.test)} test images of "
-        f"{len(splits.classes)} classes at {image_size}x{image_size}"
+        f"{len(splits.classes)} classes at {image_size}x{image_size}{enlarged}"
     )
     why = (
         ""

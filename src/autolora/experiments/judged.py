@@ -25,8 +25,9 @@ from autolora.experiments.result import RESULT
 
 EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
 HELD_OUT = "there is no test split"  # how the note begins that test images were drawn, which is by the seed
+DRAWN = "the data came without a test split, so that the seed chose the test images"
 # where a run was written, where its data lay (a fingerprint says what they are) and who loaded them change nothing
-IMMATERIAL = ("seed", "out", "data", "workers")
+IMMATERIAL = ("seed", "out", "data", "workers", "track")
 REQUIRED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("config", "method"), str),
     (("config", "seed"), int),
@@ -93,11 +94,13 @@ class JudgedRun:
     @property
     def drawn_images(self) -> str | None:
         """Say why another seed may have other test images, if it may."""
-        notes = self.content["data"].get("notes")
-        if not isinstance(notes, list):
+        data = self.content["data"]
+        notes, split = data.get("notes"), data.get("test_split")
+        if split is None and not isinstance(notes, list):
             return f"{self.folder / RESULT} does not say whether the data came with a test split"
-        held_out = any(str(note).startswith(HELD_OUT) for note in notes)
-        return "the data came without a test split, so that the seed chose the test images" if held_out else None
+        if split is None:  # a run of before it was recorded
+            split = "held out" if any(str(note).startswith(HELD_OUT) for note in notes) else "given"
+        return DRAWN if split != "given" else None
 
 
 def read_judged(folder: str | Path) -> JudgedRun:

@@ -40,7 +40,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError, OSError) as error:  # no JSON, no UTF-8, a wall of brackets
         raise InputError(f"{path} is damaged and cannot be read as JSON ({error}); write it again") from None
 
 

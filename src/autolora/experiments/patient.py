@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from autolora.data import Splits, load_splits
-from autolora.errors import InputError
-from autolora.experiments.config import RunConfig, read_yaml
-from autolora.experiments.result import CONFIG
-from autolora.experiments.subject import DIVISION
+from autolora.experiments.config import RunConfig
+from autolora.experiments.named_model import find_model
 from autolora.models import RobustModel
-from autolora.models.bundle import build_classifier, bundle_classes, load_bundle
 
 
 @dataclass(frozen=True)
@@ -60,31 +56,12 @@ def find_patient(
     Raises:
         InputError: If there is no such model, or no data, or an image cannot be read.
     """
-    run = Path(name)
-    bundle = next((folder for folder in (run, run / "model") if (folder / "config.json").is_file()), None)
-    config = read_yaml(run / CONFIG) if (run / CONFIG).is_file() else None
-    if config is not None and bundle is None:
-        raise InputError(f"{name}: this run is not finished; continue it with --config {run / CONFIG} --resume")
-    data = data or (config.data if config is not None else None)
-    if data is None:
-        raise InputError(f"no data for {name}: it is no run; name the images with --data")
-    model = (
-        load_bundle(bundle)
-        if bundle is not None
-        else build_classifier(name, weights=weights, image_size=image_size, weights_format=weights_format)
-    )
-    load = partial(
-        load_splits,
-        data,
-        image_size=image_size or model.architecture.input_size[-1],
-        seed=seed if seed is not None else config.seed if config is not None else 0,
-        progress=progress,
-        **({} if config is None else {option: getattr(config, option) for option in DIVISION}),
-    )
-    named = tuple(bundle_classes(bundle)) if bundle is not None else ()
+    found = find_model(name, weights=weights, weights_format=weights_format, image_size=image_size)
+    load = partial(load_splits, progress=progress, **found.data(data, image_size=image_size, seed=seed))
+    named = found.classes
     splits = load()
     left_out: Sequence[str] = ()
     if named != splits.classes and set(named) <= set(splits.classes) and len(named) > 1:
         left_out = [name for name in splits.classes if name not in named]
         splits = load(classes=named)
-    return Patient(model.eval(), splits, named, tuple(left_out), config)
+    return Patient(found.model, splits, named, tuple(left_out), found.config)

@@ -63,6 +63,15 @@ def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return names
 
 
+def plugin_fingerprint(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a plugin as it was when this process imported it.
+
+    Raises:
+        KeyError: If it has not imported it.
+    """
+    return _LOADED[Path(path).resolve()].digest
+
+
 class _FreshLoader(SourceFileLoader):
     """Compiles the file as it stands: bytecode of an earlier version is not read, and none is left beside it."""
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import get_cpu_distributed_information
 
-from autolora.errors import InputError
+from autolora.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,14 @@ GLANCE = 0.02  # seconds between two looks at who has come
 
 class ToldElsewhere(InputError):
     """A mistake of the user that all processes have heard of, and that the first one reports."""
+
+
+class FailedElsewhere(RunError):
+    """A fault that all processes have heard of, and that the first one reports."""
+
+
+class Lost(RunError):
+    """A process that others waited for has ended."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Processes:
         """Wait until all processes have come here. Ctrl-C ends the waiting.
 
         Raises:
-            RuntimeError: If one of them has ended.
+            Lost: If one of them has ended.
         """
         if self.count == 1:
             return
@@ -71,7 +79,7 @@ class Processes:
                 time.sleep(GLANCE)
             arrival.wait()
         except RuntimeError as error:
-            raise RuntimeError("another of the processes has ended; what was judged so far is kept") from error
+            raise Lost("another of the processes has ended; what was judged so far is kept") from error
 
     def tell(self, value: T) -> list[T]:
         """Return the value that each process has brought, by rank; something small, that pickles."""
@@ -83,22 +91,28 @@ class Processes:
         return values
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Do something in every process, and go on only if none has found a mistake of the user in it.
+        """Do something in every process, and go on only if none has found a mistake of the user, or a fault, in it.
 
         Raises:
             InputError: In all processes, if one has raised it; in all but the first it is a :class:`ToldElsewhere`.
+            RunError: Likewise; in all but the first it is a :class:`FailedElsewhere`.
         """
         if self.count == 1:
             return work()
-        result, mistake = None, None
+        result, told = None, None
         try:
             result = work()
-        except InputError as error:
-            mistake = str(error)
-        mistake = next((text for text in self.tell(mistake) if text is not None), None)
-        if mistake is not None:
-            raise InputError(mistake) if self.first else ToldElsewhere(mistake)
+        except (InputError, RunError) as error:
+            told = (isinstance(error, InputError), str(error))
+        told = next((said for said in self.tell(told) if said is not None), None)
+        if told is not None:
+            raise self._reported(*told)
         return cast(T, result)
+
+    def _reported(self, mistake: bool, text: str) -> InputError | RunError:
+        if mistake:
+            return InputError(text) if self.first else ToldElsewhere(text)
+        return RunError(text) if self.first else FailedElsewhere(text)
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Do something in one process of each machine, and then in the others, for which it has filled the caches.
@@ -135,6 +149,13 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size(), launched.local_rank, group)
     finally:
         dist.destroy_process_group(group)
+
+
+def connection_lost(error: RuntimeError) -> bool:
+    """Say whether an error of torch means that another process has ended; gloo, unlike NCCL, has no class for it."""
+    if isinstance(error, RunError):
+        return isinstance(error, Lost)
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def disband() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULT, METRICS, CONFIG = "result.json", "metrics.jsonl", "config.yaml"
+RESULT, METRICS, CONFIG, SPLIT = "result.json", "metrics.jsonl", "config.yaml", "split.json"
 
 
 @dataclass(frozen=True)

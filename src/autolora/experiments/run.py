@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.utils.data import DataLoader
 
 from autolora.data import ImageSet, loader
 from autolora.errors import InputError
@@ -21,61 +23,98 @@ from autolora.experiments.config import RunConfig, to_yaml
 from autolora.experiments.environment import environment, machine
 from autolora.experiments.faults import explained
 from autolora.experiments.ingredients import Ingredients, prepare
-from autolora.experiments.result import CONFIG, METRICS, RESULT, RunResult, write_atomically, write_json, write_metrics
-from autolora.experiments.run_folder import CHECKPOINTS, check_folder, withdraw
-from autolora.experiments.run_lock import check_free, locked
+from autolora.experiments.jointly import divided, held
+from autolora.experiments.plugins import plugin_fingerprint
+from autolora.experiments.processes import Processes, joined
+from autolora.experiments.result import (
+    CONFIG,
+    RESULT,
+    SPLIT,
+    RunResult,
+    write_atomically,
+    write_json,
+)
+from autolora.experiments.run_folder import CHECKPOINTS, check_folder, how_far, withdraw
+from autolora.experiments.run_lock import check_free
+from autolora.experiments.tracking import epoch_log, tracked, tracker
 from autolora.models.adapter_files import save_adapter
 from autolora.models.bundle import save_bundle
 from autolora.threat import format_radius
 from autolora.training import Checkpoints, Optimization, TrainingState, fit
 from autolora.training.determinism import deterministic
 from autolora.training.precision import autocast_for
+from autolora.training.replicas import accelerator_for, whole_shares
 from autolora.training.similarity import GradientSimilarity
 
-logger = logging.getLogger(__name__)
 
-
-def run(config: RunConfig, *, resume: bool = False, progress: bool = True) -> RunResult:
+def run(
+    config: RunConfig, *, resume: bool = False, progress: bool = True, processes: Processes | None = None
+) -> RunResult:
     """Fine-tune, evaluate on the test split, and write the run folder; ``result.json`` comes last.
+
+    Processes that were launched together share every batch; the first one writes, and judges the test images.
 
     Args:
         config: What to do.
         resume: Continue a run that stopped, from its last checkpoint; start it if it never did.
-        progress: Show progress bars.
+        progress: Show progress bars, in the first process.
+        processes: Those that share the run; None finds out.
 
     Raises:
         InputError: If the configuration, the data or the folder cannot work; nothing is written then.
         RunError: If the folder is in use, or the run cannot go on; what is kept, and how to go on, is in the message.
     """
-    started = time.perf_counter()
-    check_free(config.folder)
-    check_folder(config, resume)
+    if processes is None:
+        with joined(config.device) as processes:
+            return run(config, resume=resume, progress=progress, processes=processes)
+    started, progress = time.perf_counter(), progress and processes.first
+    processes.agree(partial(_check, config, resume, processes))
     with deterministic(config.deterministic):
-        ingredients = prepare(config, progress=progress)
-        with explained(config.folder), locked(config.folder):
-            check_folder(config, resume)  # again: another process may have come first
+        found = processes.in_turn(partial(prepare, config, progress=progress))
+        parts = processes.agree(partial(divided, found, config, processes))
+        # the folder is looked at again: another process may have come first
+        with explained(config.folder), held(config.folder, processes, partial(check_folder, config, resume)):
             try:
-                return _run(ingredients, resume=resume, progress=progress, started=started)
+                return _run(parts, processes, resume=resume, progress=progress, started=started)
             except InputError:  # the method found out that it cannot train this model
-                withdraw(config.folder)
+                if processes.first:
+                    withdraw(config.folder)
                 raise
 
 
-def _run(parts: Ingredients, *, resume: bool, progress: bool, started: float) -> RunResult:
+def _check(config: RunConfig, resume: bool, processes: Processes) -> None:
+    if processes.first:
+        tracker(config)
+        check_free(config.folder)
+        check_folder(config, resume)
+
+
+def _run(parts: Ingredients, processes: Processes, *, resume: bool, progress: bool, started: float) -> RunResult:
     folder = parts.config.folder
-    write_atomically(folder / CONFIG, to_yaml(parts.config))
+    if processes.first:
+        _begin(parts)
+    processes.meet()
     begun = time.perf_counter()
     checkpoints = Checkpoints(folder / CHECKPOINTS)
-    state = _train(parts, checkpoints, resume=resume, progress=progress)
+    state = _train(parts, checkpoints, processes.count, resume=resume, progress=progress)
     trained = time.perf_counter() - begun
-    scores = assess(parts.model, parts.splits, parts.threat, folder / "evaluation", progress=progress)
-    content = _result(parts, state, scores)
-    _ship(parts, folder, scores)
-    checkpoints.drop_previous()  # there is nothing to continue any more
-    # training over all sessions, and what else this one did
-    content["seconds"] = round(state.seconds + time.perf_counter() - started - trained, 3)
-    write_json(folder / RESULT, content)
-    return RunResult(folder, content)
+    content: dict[str, Any] = {}
+    if processes.first:
+        scores = assess(parts.model, parts.splits, parts.threat, folder / "evaluation", progress=progress)
+        content = _result(parts, state, scores, processes.count)
+        _ship(parts, folder, scores)
+        checkpoints.drop_previous()  # there is nothing to continue any more
+        # training over all sessions, and what else this one did
+        content["seconds"] = round(state.seconds + time.perf_counter() - started - trained, 3)
+        write_json(folder / RESULT, content)
+    return RunResult(folder, processes.tell(content)[0])
+
+
+def _begin(parts: Ingredients) -> None:
+    folder = parts.config.folder
+    write_atomically(folder / CONFIG, to_yaml(parts.config))
+    if how_far(folder) is None:  # a run that goes on has the same, or is refused
+        write_atomically(folder / SPLIT, json.dumps(parts.splits.record()) + "\n")
 
 
 def _ship(parts: Ingredients, folder: Path, scores: Mapping[str, Any]) -> None:
@@ -92,38 +131,54 @@ def _ship(parts: Ingredients, folder: Path, scores: Mapping[str, Any]) -> None:
         save_adapter(parts.method.adapter, folder / "adapter", classes, record)
 
 
-def _train(parts: Ingredients, checkpoints: Checkpoints, *, resume: bool, progress: bool) -> TrainingState:
-    config, splits = parts.config, parts.splits
-    assert config.batch_size is not None and config.epochs is not None
+def _train(
+    parts: Ingredients, checkpoints: Checkpoints, processes: int, *, resume: bool, progress: bool
+) -> TrainingState:
+    config = parts.config
+    assert isinstance(config.batch_size, int) and config.epochs is not None
     if parts.device.type == "cpu" or parts.precision != "fp32":
         parts.model.to(memory_format=torch.channels_last)
-    accelerator = Accelerator(
-        cpu=parts.device.type == "cpu", mixed_precision="fp16" if parts.precision == "fp16" else "no"
-    )
+    accelerator = accelerator_for(parts.device, parts.precision)
+    splits = parts.splits.on(accelerator.device)
+    seen = parts.model.architecture.network_size[-1]
     drop_last = len(splits.train) > config.batch_size  # batch norm needs more than the one image that may be left
-    return fit(
-        parts.model,
-        parts.method,
-        loader(splits.train, config.batch_size, shuffle=True, drop_last=drop_last, num_workers=config.workers),
-        loader(splits.val, evaluation_batch(config.image_size), num_workers=config.workers),
-        parts.schedule,
-        accelerator,
-        epochs=config.epochs,
-        val_attack=evaluation_attack(parts.threat),
-        checkpoints=checkpoints,
-        optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
-        clean=_clean(splits.train, config),
-        probe=_probe(parts),
-        autocast=autocast_for(parts.precision, parts.device),
-        names=splits.train.names,
-        circumstances=RunCircumstances(
-            config.data, splits.fingerprint, machine(parts.device, parts.precision, config.workers)
-        ),
-        checkpoint_minutes=config.checkpoint_minutes,
-        resume=resume,
-        progress=progress,
-        on_epoch=_epoch_log(config.folder, config.epochs),
-    )
+    with tracked(accelerator, config) as track:
+        return fit(
+            parts.model,
+            parts.method,
+            _in_bytes(splits.train, config.batch_size, config, accelerator, shuffle=True, drop_last=drop_last),
+            _in_bytes(splits.val, whole_shares(evaluation_batch(seen), processes), config, accelerator),
+            parts.schedule,
+            accelerator,
+            epochs=config.epochs,
+            val_attack=evaluation_attack(parts.threat),
+            checkpoints=checkpoints,
+            optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
+            clean=_clean(splits.train, config, processes),
+            probe=_probe(parts),
+            autocast=autocast_for(parts.precision, parts.device),
+            names=splits.train.names,
+            circumstances=RunCircumstances(
+                config.data, splits.fingerprint, machine(parts.device, parts.precision, config.workers), _plugin(config)
+            ),
+            checkpoint_minutes=config.checkpoint_minutes,
+            accumulate=config.accumulate,
+            resume=resume,
+            progress=progress,
+            on_epoch=epoch_log(config.folder, config.epochs, track),
+        )
+
+
+def _plugin(config: RunConfig) -> str | None:
+    return plugin_fingerprint(config.plugin) if config.plugin is not None else None
+
+
+def _in_bytes(
+    images: ImageSet, batch_size: int, config: RunConfig, accelerator: Accelerator, **order: Any
+) -> DataLoader[Any]:
+    """Return batches that are moved as bytes, and put into [0, 1] on the device."""
+    pinned = accelerator.device.type == "cuda"
+    return loader(images, batch_size, num_workers=config.workers, pin_memory=pinned, in_bytes=True, **order)
 
 
 def _probe(parts: Ingredients) -> GradientSimilarity | None:
@@ -134,43 +189,36 @@ def _probe(parts: Ingredients) -> GradientSimilarity | None:
     return GradientSimilarity(parts.model, parts.method, _clean(parts.splits.train, parts.config), every)
 
 
-def _clean(train: ImageSet, config: RunConfig) -> Any:
+def _clean(train: ImageSet, config: RunConfig, processes: int = 1) -> Any:
     """Return the training images as they are, in an order that is random once and for all: the first are a sample."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed)).tolist()
     # a generator of its own, so that measuring leaves the order and the augmentation of training as they are
     generator = torch.Generator().manual_seed(config.seed)
     images = train.with_augmentation(False).subset(order)
-    return loader(images, evaluation_batch(config.image_size), generator=generator, num_workers=config.workers)
+    seen = config.upsample_to or config.image_size
+    size = whole_shares(evaluation_batch(seen), processes)
+    return loader(images, size, generator=generator, num_workers=config.workers)
 
 
-def _epoch_log(folder: Path, epochs: int) -> Callable[[TrainingState], None]:
-    def log(state: TrainingState) -> None:
-        write_metrics(folder / METRICS, state.history)
-        row = state.history[-1]
-        logger.info(
-            f"epoch {state.epoch:>3}/{epochs}  lr {row['lr']:<8.3g} "
-            f"validation: natural {row['val_natural']:6.1%}  robust {row['val_robust']:6.1%}  ({row['seconds']:.1f} s)"
-        )
-
-    return log
-
-
-def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any], processes: int) -> dict[str, Any]:
     splits = parts.splits
     selected = next(row for row in state.history if row[f"val_{parts.method.selects_on}"] == state.best)
     return {
         "status": "complete",
         "config": asdict(parts.config),
-        "environment": environment(parts.device, parts.precision, parts.config.workers),
+        "environment": environment(parts.device, parts.precision, parts.config.workers, _plugin(parts.config))
+        | {"processes": processes},
         "data": {
             "classes": list(splits.classes),
             "train": len(splits.train),
             "val": len(splits.val),
             "test": len(splits.test),
+            "test_split": splits.test_split,
             "majority": int(splits.test.labels.bincount().max()) / len(splits.test),
             "fingerprint": splits.fingerprint,
             "notes": list(splits.notes),
         },
+        "model": parts.model.description(),
         "threat_model": {
             "norm": parts.threat.norm,
             "eps": format_radius(parts.threat.eps),

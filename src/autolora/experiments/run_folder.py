@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +11,13 @@ from shlex import quote
 
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, read_yaml
-from autolora.experiments.result import CONFIG, RESULT
+from autolora.experiments.result import CONFIG, RESULT, SPLIT
 from autolora.experiments.run_lock import LOCK
 from autolora.threat import parse_radius
 
 CHECKPOINTS = "checkpoints"
 # options that decide how a run is carried out, not what it is; see environment.py for what another value changes
-FREE = ("out", "workers", "checkpoint_minutes")
+FREE = ("out", "workers", "checkpoint_minutes", "data_root", "track")
 
 
 def check_folder(config: RunConfig, resume: bool) -> None:
@@ -44,13 +45,14 @@ def check_folder(config: RunConfig, resume: bool) -> None:
 def withdraw(folder: Path) -> None:
     """Take back what was written of a run that could not begin; its lock removes the empty folder."""
     if not (folder / CHECKPOINTS).exists():
-        (folder / CONFIG).unlink(missing_ok=True)
+        for name in (CONFIG, SPLIT):
+            (folder / name).unlink(missing_ok=True)
 
 
 def how_far(folder: Path) -> str | None:
     """Say where the last checkpoint of a run was taken, as in ``after 3 epochs``; None without a checkpoint."""
     for name in ("last", "previous"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             manifest = json.loads((folder / CHECKPOINTS / name / "manifest.json").read_text(encoding="utf-8"))
             epoch, batches = int(manifest["epoch"]), int(manifest["batches"])
             if batches:
@@ -60,15 +62,17 @@ def how_far(folder: Path) -> str | None:
 
 
 def resume_command(folder: Path, command: str = "fit") -> str:
-    """Return what to type to continue a run."""
-    return f"autolora {command} --config {quote(str(folder / CONFIG))} --resume"
+    """Return what to type to continue a run: as many processes as were launched for it."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
+    return f"{launcher}autolora {command} --config {quote(str(folder / CONFIG))} --resume"
 
 
 def _check_same(config: RunConfig, stored: RunConfig) -> None:
     """Refuse to continue a run as another one; an option that was left open then and now is the same."""
     for item in fields(RunConfig):
         asked, was = getattr(config, item.name), getattr(stored, item.name)
-        if item.name in FREE or asked in (None, was):
+        if item.name in FREE or asked in (None, was) or (item.name, asked) == ("batch_size", "auto"):
             continue
         if item.name == "eps" and parse_radius(asked) == parse_radius(was):
             continue

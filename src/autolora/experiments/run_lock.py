@@ -140,7 +140,7 @@ def _named(path: Path) -> Owner | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Owner(int(content["pid"]), str(content["host"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

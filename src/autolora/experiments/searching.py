@@ -43,7 +43,7 @@ def form(model: RobustModel, precision: str = "fp32") -> Forward:
 
     def logits(x: Tensor) -> Tensor:
         with autocast():
-            found = features(model.normalize(x))
+            found = features(model.prepared(x))
         with torch.autocast(device.type, enabled=False):
             return model.head(found.float())
 

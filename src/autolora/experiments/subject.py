@@ -6,22 +6,18 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from autolora.data import ImageSet, load_splits
+from autolora.data import ImageSet, load_part
 from autolora.errors import InputError
-from autolora.experiments.config import RunConfig, read_yaml
+from autolora.experiments.config import RunConfig
 from autolora.experiments.evaluation_config import Split
-from autolora.experiments.result import CONFIG
+from autolora.experiments.named_model import find_model
 from autolora.models import RobustModel
-from autolora.models.bundle import build_classifier, bundle_classes, load_bundle
 
 logger = logging.getLogger(__name__)
-
-DIVISION = ("val_fraction", "label_fraction", "skip_bad_images")  # of a run's options, those that decide its splits
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,10 @@ def find_subject(
     weights_format: str = "auto",
     image_size: int | None = None,
     seed: int | None = None,
+    data_root: str | None = None,
     progress: bool = True,
 ) -> Subject:
-    """Load a model and its images.
+    """Load a model and its images; those of other splits are read for their fingerprint, and not decoded.
 
     Args:
         name: A run folder, a folder with a model in timm's format, ``packaged``, a timm name, ``salman2020:NAME``, or a
@@ -69,49 +66,26 @@ def find_subject(
         weights_format: Of the checkpoint; ``auto`` recognises it.
         image_size: Side in pixels; None takes the model's own.
         seed: Of the division, where the data come without one; None takes the run's, or 0.
+        data_root: Where named sets lie; None takes the run's place, or the usual one.
         progress: Show a bar while images are read.
 
     Raises:
         InputError: If there is no such model, no data, or they do not belong together.
     """
-    run = Path(name)
-    bundle = next((folder for folder in (run, run / "model") if (folder / "config.json").is_file()), None)
-    config = read_yaml(run / CONFIG) if (run / CONFIG).is_file() else None
-    if config is not None and bundle is None:
-        raise InputError(f"{name}: this run is not finished; continue it with --config {run / CONFIG} --resume")
-    model = (
-        load_bundle(bundle)
-        if bundle is not None
-        else build_classifier(name, weights=weights, image_size=image_size, weights_format=weights_format)
-    )
-    data = data or (config.data if config is not None else None)
-    if data is None:
-        raise InputError(f"no data for {name}: it is no run; name the images with --data")
-    names = bundle_classes(bundle) if bundle is not None else []
-    splits = load_splits(
-        data,
-        image_size=image_size or model.architecture.input_size[-1],
-        seed=seed if seed is not None else config.seed if config is not None else 0,
-        classes=names or None,
-        progress=progress,
-        **({} if config is None else {option: getattr(config, option) for option in DIVISION}),
-    )
-    _check_classes(name, model.head.out_features, splits.classes, known=bool(names))
-    images: ImageSet = getattr(splits, split)
-    return Subject(
-        name,
-        model.eval(),
-        images.with_augmentation(False),
-        splits.classes,
-        splits.fingerprint,
-        config,
-        splits.notes,
-    )
+    found = find_model(name, weights=weights, weights_format=weights_format, image_size=image_size)
+    wanted = found.data(data, image_size=image_size, seed=seed, data_root=data_root)
+    part = load_part(split=split, classes=found.classes or None, progress=progress, **wanted)
+    _check_classes(name, found.model.head.out_features, part.classes, known=bool(found.classes))
+    images = part.images.with_augmentation(False)
+    return Subject(name, found.model, images, part.classes, part.fingerprint, found.config, part.notes)
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 over all parameters and buffers, by name."""
-    return digest(model.state_dict())
+    """Return the SHA-256 over all parameters and buffers, by name, and over how images are enlarged, if they are."""
+    tensors = dict(model.state_dict())
+    if isinstance(model, RobustModel) and model.architecture.upsampling is not None:
+        tensors[str(model.architecture.upsampling)] = torch.empty(0)
+    return digest(tensors)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from autolora.models import resnet_cifar as resnet_cifar  # registers the CIFAR 
 from autolora.models.backbones import PACKAGED, build_model, native_size
 from autolora.models.branches import Branch, FrozenNormBranch, JoinedBranch, LowRankBranch, evaluating
 from autolora.models.robust import Architecture, Normalize, RobustModel
+from autolora.models.upsampling import Upsampling
 
 __all__ = [
     "PACKAGED",
@@ -15,6 +16,7 @@ __all__ = [
     "LowRankBranch",
     "Normalize",
     "RobustModel",
+    "Upsampling",
     "build_model",
     "evaluating",
     "native_size",

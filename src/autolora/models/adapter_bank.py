@@ -62,7 +62,7 @@ class AdapterBank(nn.Module):
         assert isinstance(resident, _Resident)
         backbone = self.model.backbone
         with evaluating(backbone):
-            features = functional_call(backbone, resident.tensors(backbone), (self.model.normalize(x),))
+            features = functional_call(backbone, resident.tensors(backbone), (self.model.prepared(x),))
         return F.linear(features, **_tensors(resident.head))
 
 

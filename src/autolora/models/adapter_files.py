@@ -19,6 +19,7 @@ from autolora.errors import InputError
 from autolora.models.adapters import Adapter
 from autolora.models.peft_format import from_peft, peft_config, peft_tensors
 from autolora.models.robust import Architecture
+from autolora.models.upsampling import Upsampling, upsampling_of
 from autolora.models.weights import read_state
 
 __all__ = ["load_adapter", "save_adapter"]
@@ -83,6 +84,7 @@ def _with_facts(adapter: Adapter, facts: Mapping[str, Any]) -> Adapter:
             classifier=str(described["classifier"]),
             input_size=_size(*described["input_size"]),
             arguments=dict(described["arguments"]),
+            upsampling=_upsampling(described.get("upsampling")),  # absent in files of before there was any
         )
         found = replace(
             adapter,
@@ -106,6 +108,10 @@ def _size(channels: int, height: int, width: int) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
+def _upsampling(described: Any) -> Upsampling | None:
+    return None if described is None else upsampling_of(described, FACTS)
+
+
 def _find(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"adapter {folder}: no such folder; give a run folder of loft, or its adapter/ folder")
@@ -118,7 +124,7 @@ def _find(folder: Path) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"adapter file {path} cannot be read ({error}); fetch or save it again") from None
     if not isinstance(content, dict):
         raise InputError(f"adapter file {path} is no JSON object; fetch or save it again")

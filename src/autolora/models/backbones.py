@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.layers.drop import DropPath
 from torch import nn
 
 from autolora.errors import InputError
 from autolora.models.branches import evaluating
+from autolora.models.bundle_config import check_bundle
 from autolora.models.checkpoints import AUTO, Checkpoint, Normalization, check_format, load_checkpoint, sources
 from autolora.models.checkpoints.architectures import architecture_by_shapes
 from autolora.models.checkpoints.sources import PACKAGED, PACKAGED_ARCHITECTURE, architecture_of, packaged_weights
 from autolora.models.cifar_stem import CifarStemResNet
-from autolora.models.hub import within_reach
+from autolora.models.creation import TimmModel, create, require_hub
 from autolora.models.robust import Architecture, Normalize, RobustModel
+from autolora.models.upsampling import Upsampling
 from autolora.models.weights import ADVICE, load_strictly, misfits
 
 __all__ = [
@@ -36,8 +37,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-TimmModel = Any  # an nn.Module with timm's interface (pretrained_cfg, reset_classifier, ...), which timm does not type
-
 
 def build_model(
     name: str = PACKAGED,
@@ -46,6 +45,7 @@ def build_model(
     weights: str = "auto",
     image_size: int | None = None,
     weights_format: str = AUTO,
+    upsampling: Upsampling | None = None,
 ) -> RobustModel:
     """Build normalise, backbone and a new head.
 
@@ -60,12 +60,15 @@ def build_model(
             ``"packaged"``, ``"none"`` (random), a checkpoint file, ``salman2020:NAME``, or a run folder.
         image_size: Side of the square input in pixels; None takes the model's own.
         weights_format: Of the checkpoint, see ``models.checkpoints``; ``"auto"`` recognises it.
+        upsampling: How images of ``image_size`` are enlarged for the backbone; None: it takes them as they are.
 
     Raises:
         InputError: If the name is unknown, the weights are out of reach or do not fit, or the model cannot take
             images of that size.
     """
-    model = split(timm_model(name, weights, image_size, weights_format), classes=classes, image_size=image_size)
+    network = image_size if upsampling is None else upsampling.to
+    shipped = timm_model(name, weights, network, weights_format)
+    model = split(shipped, classes=classes, image_size=image_size, upsampling=upsampling)
     _check_size(model, name)
     return model
 
@@ -101,7 +104,7 @@ def check_weights(name: str, weights: str = "auto", weights_format: str = AUTO) 
     if weights not in ("none", "pretrained"):
         sources.require_weights(weights, weights_format)
     elif weights == "pretrained" and not (source := architecture_of(name, weights_format)).startswith("local-dir:"):
-        _require_hub(name, _blueprint(source).pretrained_cfg.get("hf_hub_id"))
+        require_hub(name, _blueprint(source).pretrained_cfg.get("hf_hub_id"))
 
 
 def native_size(name: str, weights_format: str = AUTO) -> int:
@@ -113,9 +116,12 @@ def native_size(name: str, weights_format: str = AUTO) -> int:
     return int(_blueprint(architecture_of(name, weights_format)).pretrained_cfg["input_size"][-1])
 
 
-def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> RobustModel:
+def split(
+    model: TimmModel, *, classes: int, image_size: int | None = None, upsampling: Upsampling | None = None
+) -> RobustModel:
     """Split a timm model into a backbone, which gives features (N, D), and a new head for ``classes`` classes.
 
+    Images are of ``image_size``, or of the model's own; with ``upsampling`` they are enlarged for the backbone.
     Stochastic depth, which some of timm's models have by default, is switched off.
 
     Raises:
@@ -127,11 +133,13 @@ def split(model: TimmModel, *, classes: int, image_size: int | None = None) -> R
         raise InputError(f"{config.get('architecture')}: timm names {classifier!r} as its classifier, not one layer")
     channels, height, width = config["input_size"]
     size = (channels, image_size or height, image_size or width)
+    network = size[-1] if upsampling is None else upsampling.to
     architecture = Architecture(
         name=config["architecture"],
         classifier=classifier,
         input_size=size,
-        arguments={**_size_argument(config, size[-1]), **_stem_argument(model)},
+        arguments={**_size_argument(config, network), **_stem_argument(model)},
+        upsampling=upsampling,
     )
     for module in model.modules():
         if isinstance(module, DropPath):
@@ -152,18 +160,20 @@ def _create(name: str, weights: str, image_size: int | None, checkpoint: Checkpo
         arguments["num_classes"] = len(head) if head is not None and head.dim() else 0
     if checkpoint is not None and checkpoint.stem_padding is not None and isinstance(blueprint, CifarStemResNet):
         arguments["stem_padding"] = checkpoint.stem_padding
-    if weights == "pretrained" and not name.startswith("local-dir:"):
-        _require_hub(name, config.get("hf_hub_id"))
-    return _timm_model(name, {**arguments, "pretrained": weights == "pretrained"})
+    if weights == "pretrained" and name.startswith("local-dir:"):
+        check_bundle(Path(name.removeprefix("local-dir:")))
+    elif weights == "pretrained":
+        require_hub(name, config.get("hf_hub_id"))
+    return create(name, {**arguments, "pretrained": weights == "pretrained"})
 
 
 def _blueprint(name: str) -> TimmModel:
     """Build a model of shapes alone, with what timm knows about it: input size, normalisation, where weights are."""
     source, _, repository = name.partition(":")
     if source in ("hf-hub", "hf_hub"):
-        _require_hub(name, repository)
+        require_hub(name, repository)
     with torch.device("meta"):
-        return _timm_model(name, {})
+        return create(name, {})
 
 
 def _advice(model: TimmModel, checkpoint: Checkpoint) -> str:
@@ -198,51 +208,12 @@ def _stem_argument(model: TimmModel) -> dict[str, int]:
 
 def _check_size(model: RobustModel, name: str) -> None:
     """Show the model one image before anyone relies on it."""
-    channels, height, width = model.architecture.input_size
+    _, height, width = model.architecture.network_size
+    option = "--image-size" if model.architecture.upsampling is None else "--upsample-to"
     try:
         with evaluating(model), torch.no_grad():
-            model(torch.zeros(1, channels, height, width))
+            model(torch.zeros(1, *model.architecture.input_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(
-            f"model {name!r} cannot take images of {height}x{width} ({error}); give another --image-size"
+            f"model {name!r} cannot take images of {height}x{width} ({error}); give another {option}"
         ) from None
-
-
-def _timm_model(name: str, arguments: dict[str, Any]) -> TimmModel:
-    try:
-        return timm.create_model(name, **arguments)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            raise InputError(
-                f"model {name!r} is unknown to timm{_suggestion(name)}; `autolora models` lists names"
-            ) from None
-        if "No pretrained weights" not in str(error):
-            raise
-        raise InputError(f"{_no_weights(name, 'timm has none for it')}") from None
-    except (OSError, ValueError) as error:  # huggingface_hub and requests raise subclasses of OSError when offline
-        if not arguments.get("pretrained"):
-            raise InputError(f"model {name!r} cannot be built: {error}") from None
-        raise InputError(_no_weights(name, f"{type(error).__name__}: could not be fetched")) from None
-
-
-def _require_hub(name: str, repository: str | None) -> None:
-    """Say at once that weights cannot be fetched."""
-    try:
-        reachable = repository is None or within_reach(repository)
-    except ValueError as error:  # the hub's client checks names
-        raise InputError(f"model {name!r} is no name on the hub: {error}") from None
-    if not reachable:
-        reason = f"{repository} is not in this machine's cache, and the hub cannot be reached"
-        raise InputError(_no_weights(name, reason))
-
-
-def _no_weights(name: str, reason: str) -> str:
-    return (
-        f"model {name!r}: no pre-trained weights ({reason}); go online, give a checkpoint with --weights FILE, "
-        "start from random weights with --weights none, or leave --model out for the packaged robust backbone"
-    )
-
-
-def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
-    return f"; did you mean {', '.join(close)}?" if close else ""

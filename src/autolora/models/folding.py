@@ -52,7 +52,7 @@ class Folding:
         """
         skeleton = self.skeleton
         if skeleton is None:
-            return backbone
+            return _stopped(backbone)
         tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in _tensors(backbone)}
         for convolution, norm in self.pairs.items():
             layer, bn = backbone.get_submodule(convolution), backbone.get_submodule(norm)
@@ -61,6 +61,17 @@ class Folding:
             tensors |= {f"{convolution}.weight": _rounded(weight), f"{convolution}.bias": _rounded(bias)}
         wanted = {name: tensors[name] for name, _ in _tensors(skeleton)}
         return lambda x: functional_call(skeleton, wanted, (x,))
+
+
+def _stopped(backbone: nn.Module) -> Features:
+    """Return the backbone with its parameters detached, so that nothing is kept for gradients that nobody asks for.
+
+    Weights that are re-expressed are left to torch's ``parametrize``, which has no other place for them.
+    """
+    if any(parametrize.is_parametrized(module) for module in backbone.modules()):
+        return backbone
+    stopped = {name: parameter.detach() for name, parameter in backbone.named_parameters()}
+    return lambda x: functional_call(backbone, stopped, (x,))
 
 
 @torch.no_grad()

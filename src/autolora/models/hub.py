@@ -38,7 +38,7 @@ def require_file(repository: str, name: str) -> None:
 
 
 def fetch(repository: str, name: str) -> Path:
-    """Return a file of ORG/NAME on the hub: from the cache, or fetched into it.
+    """Return a file of ORG/NAME or ORG/NAME@REVISION on the hub: from the cache, or fetched into it.
 
     Raises:
         InputError: If it is out of reach, or the hub has no such file.
@@ -47,7 +47,7 @@ def fetch(repository: str, name: str) -> Path:
         return cached
     require_file(repository, name)
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(_download(repository, name))
     except (OSError, ValueError) as error:  # the client's own errors are subclasses of OSError
         raise InputError(
             f"{name} of {repository} could not be fetched ({type(error).__name__}); try again, or fetch the file "
@@ -57,9 +57,16 @@ def fetch(repository: str, name: str) -> Path:
 
 def _cached_file(repository: str, name: str) -> Path | None:
     try:
-        return Path(hf_hub_download(repository, name, local_files_only=True))
+        return Path(_download(repository, name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+def _download(repository: str, name: str, local_files_only: bool = False) -> str:
+    repository, _, revision = repository.partition("@")
+    if revision:
+        return hf_hub_download(repository, name, revision=revision, local_files_only=local_files_only)
+    return hf_hub_download(repository, name, local_files_only=local_files_only)
 
 
 def _cached(repository: str) -> bool:

@@ -99,12 +99,17 @@ def _title(product: Product) -> list[str]:
 
 def _input(product: Product) -> list[str]:
     """Say what images the model was shown."""
-    channels, height, width = product.model.architecture.input_size
+    architecture = product.model.architecture
+    channels, height, width = architecture.input_size
+    enlarged = ""
+    if architecture.upsampling is not None:
+        side = architecture.upsampling.to
+        enlarged = f" and enlarges them to {side}x{side} for its network ({architecture.upsampling.mode})"
     lines = [
         "## Input",
         "",
-        f"RGB images (N, {channels}, {height}, {width}) in [0, 1]. The model normalises them itself; radii are in the "
-        "same units.",
+        f"RGB images (N, {channels}, {height}, {width}) in [0, 1]. The model normalises them itself{enlarged}; radii "
+        "are in the same units.",
     ]
     if product.is_ours:
         lines.append(

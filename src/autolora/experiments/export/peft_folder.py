@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from autolora.errors import InputError
+from autolora.experiments.beginning import first_model
 from autolora.experiments.config import RunConfig
 from autolora.experiments.export.product import Product
 from autolora.experiments.export.robust_model import BACKBONE
 from autolora.experiments.export.timm_folder import write_network, write_wrapper
-from autolora.models import RobustModel, build_model
+from autolora.models import RobustModel
 from autolora.models.adapter_files import CONFIG, FACTS, load_adapter, save_adapter
 from autolora.models.adapters import Adapter, check_backbone, merge
 
@@ -76,17 +77,7 @@ def build_backbone(config: RunConfig, classes: int) -> RobustModel:
         InputError: If the model or its weights are out of reach.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed)  # which random weights start from as well
-        model = build_model(
-            config.model,
-            classes=classes,
-            weights=config.weights,
-            image_size=config.image_size,
-            weights_format=config.weights_format,
-        )
-    if config.adapter is not None:
-        merge(load_adapter(config.adapter), model)
-    return model.eval()
+        return first_model(config, classes).eval()
 
 
 @torch.no_grad()

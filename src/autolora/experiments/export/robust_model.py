@@ -1,5 +1,7 @@
 """The classifier in this folder: images in [0, 1] to logits, with the normalisation inside. Needs torch and timm alone.
 
+What enlarges small images for the network, where the model has it, is inside as well.
+
 .. code-block:: python
 
     from robust_model import load_model
@@ -20,6 +22,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -46,12 +49,17 @@ class RobustClassifier(nn.Module):
         network, config = _network(folder / BACKBONE if adapted else folder)
         self.model = _with_adapter(network, folder) if adapted else network
         self.classes: tuple[str, ...] = tuple(config.get("label_names", ()))
+        self.upsampling: dict[str, Any] | None = config.get("upsampling")
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config["pretrained_cfg"][name]).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise images (N, C, H, W) in [0, 1], and return logits (N, K)."""
-        logits: Tensor = self.model((x - self.mean) / self.std)
+        """Normalise images (N, C, H, W) in [0, 1], enlarge them if need be, and return logits (N, K)."""
+        x = (x - self.mean) / self.std
+        if self.upsampling is not None:
+            size = (self.upsampling["to"], self.upsampling["to"])
+            x = F.interpolate(x, size=size, mode=self.upsampling["mode"])  # bilinear: the corners of areas are aligned
+        logits: Tensor = self.model(x)
         return logits
 
 

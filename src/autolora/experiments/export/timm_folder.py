@@ -17,7 +17,7 @@ from autolora.errors import InputError
 from autolora.experiments.export import robust_model
 from autolora.experiments.export.product import Product
 from autolora.experiments.result import write_atomically, write_json
-from autolora.models import RobustModel
+from autolora.models import Architecture, RobustModel
 from autolora.models.bundle import save_bundle
 
 WRAPPER = "robust_model.py"
@@ -32,7 +32,7 @@ def write_timm(product: Product, folder: Path) -> None:
     """
     write_network(product.model, folder, product.classes, product.record)
     if product.is_ours:
-        _say_how_images_are_cut(folder / robust_model.CONFIG, product.model.architecture.input_size[-1])
+        _say_how_images_are_cut(folder / robust_model.CONFIG, product.model.architecture)
     write_wrapper(folder)
 
 
@@ -82,9 +82,16 @@ def crop_share(size: int) -> float:
     return share if math.floor(size / share) == shorter else size / (shorter + 0.5)  # rounding may lose a pixel
 
 
-def _say_how_images_are_cut(config: Path, size: int) -> None:
-    """Make timm's own transform bring images to size as they were in training and evaluation."""
+def _say_how_images_are_cut(config: Path, architecture: Architecture) -> None:
+    """Make timm's own transform bring images to size as they were in training and evaluation.
+
+    Of a model that enlarges its images, it can only do that: enlarge those that are of their size already.
+    """
     content = json.loads(config.read_text(encoding="utf-8"))
-    cut = {"interpolation": "bilinear", "crop_pct": crop_share(size), "crop_mode": "center"}
+    if architecture.upsampling is None:
+        way, share = "bilinear", crop_share(architecture.input_size[-1])
+    else:
+        way, share = architecture.upsampling.mode, 1.0
+    cut = {"interpolation": way, "crop_pct": share, "crop_mode": "center"}
     kept = {name: value for name, value in content["pretrained_cfg"].items() if name not in OF_OTHER_WEIGHTS}
     write_json(config, {**content, "pretrained_cfg": {**kept, **cut}})

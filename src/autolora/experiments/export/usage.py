@@ -14,7 +14,7 @@ def of_timm(product: Product) -> list[str]:
     return [
         *_wrapped(product),
         "",
-        "For photos, timm's own model with the transform that goes with it:",
+        *_of_photos(product),
         "",
         "```python",
         "import timm",
@@ -69,25 +69,50 @@ def of_peft(product: Product) -> list[str]:
     return [
         *_wrapped(product),
         "",
-        "In PEFT, the model takes images that are normalised as its backbone says:",
+        f"In PEFT, the model takes images that are normalised {_and_enlarged(product)}as its backbone says:",
         "",
         "```python",
         "import peft",
         "import timm",
         "import torch",
         *_registering(product),
+        *(["import torch.nn.functional as F"] if product.model.architecture.upsampling is not None else []),
         "",
         f'backbone = timm.create_model("local-dir:{BACKBONE}", pretrained=True)',
         'mean, std = (torch.tensor(backbone.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))',
         'model = peft.PeftModel.from_pretrained(backbone, ".").eval()',
         f"images = torch.rand(4, {', '.join(map(str, product.model.architecture.input_size))})  # in [0, 1]",
         "with torch.no_grad():",
-        "    logits = model((images - mean) / std)",
+        f"    logits = model({_enlarged(product, '(images - mean) / std')})",
         "```",
         "",
         "The adapter brings its own head and batch norms; those of the backbone folder are not used then.",
         *_foreign(product, f"{BACKBONE}/"),
     ]
+
+
+def _of_photos(product: Product) -> list[str]:
+    """Say what timm's own model is for."""
+    if product.model.architecture.upsampling is None:
+        return ["For photos, timm's own model with the transform that goes with it:"]
+    _, height, width = product.model.architecture.input_size
+    return [
+        f"timm has no form for a model that enlarges its images. Its own model is the network behind that, and its "
+        f"transform enlarges in the model's place. So it takes images that are {height}x{width} already; an attack on "
+        "it would act on the enlarged image, which is another threat model:",
+    ]
+
+
+def _and_enlarged(product: Product) -> str:
+    return "" if product.model.architecture.upsampling is None else "and enlarged "
+
+
+def _enlarged(product: Product, x: str) -> str:
+    """Return the code that enlarges ``x`` as the model does."""
+    upsampling = product.model.architecture.upsampling
+    if upsampling is None:
+        return x
+    return f'F.interpolate({x}, size=({upsampling.to}, {upsampling.to}), mode="{upsampling.mode}")'
 
 
 def _wrapped(product: Product) -> list[str]:

@@ -18,7 +18,8 @@ from autolora.experiments.suites.settings import Options, Settings, merged
 
 SCALES = ("small", "paper")
 NOT_OPTIONS = ("label", "backbone")  # of a level, beside options
-FOUND_OUT = ("image_size", "batch_size", "epochs")  # options that a run resolves where they are left open
+# options that a run resolves where they are left open
+FOUND_OUT = ("image_size", "upsample_to", "upsampling", "batch_size", "epochs")
 BACKBONE_SEED = 0  # one backbone for all seeds, as in the papers
 
 

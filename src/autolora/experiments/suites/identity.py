@@ -14,7 +14,7 @@ from autolora.methods import METHODS
 from autolora.schedules import SCHEDULES
 from autolora.threat import format_radius, parse_radius
 
-IMMATERIAL = ("out", "workers", "device", "skip_bad_images")
+IMMATERIAL = ("out", "workers", "device", "skip_bad_images", "data_root", "track")
 LENGTH = 12  # hexadecimal digits: two of a thousand runs would meet once in a billion
 
 

@@ -86,7 +86,8 @@ def _counted(job: Job, name: str) -> float:
     """Count the parameters of the model's branch."""
     source = job.options if job.backbone is None else job.backbone.options
     style: Style = "peft" if job.options["method"] == "loft" else "loralib"
-    size = job.options.get("image_size", source.get("image_size"))
+    sizes = {**source, **job.options}
+    size = sizes.get("upsample_to") or sizes.get("image_size")  # of what the network sees
     targets = (job.options.get("method_options") or {}).get("targets")
     return _counts(str(source["model"]), size, int(job.options.get("rank", 8)), style, targets)[name]
 

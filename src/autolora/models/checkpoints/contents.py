@@ -153,6 +153,6 @@ def _config(path: Path) -> Mapping[str, Any]:
         return {}
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) and isinstance(content.get("pretrained_cfg"), dict) else {}

@@ -21,6 +21,7 @@ __all__ = ["ACL", "ADVCL", "adversarial_branch"]
 
 ADVERSARIAL = ".bn_list.1."
 BRANCH = re.compile(r"\.bn_list\.\d+\.")
+SINGLE = (".downsample.conv.weight", "fc.fc1.weight")  # names that ACL's ResNet alone has
 ENCODERS = ("encoder_k.", "encoder_q.")  # with momentum, the one that ACL's family evaluates, and without
 # projections, predictions and classifiers of pseudo-labels; "fc.weight" alone is a classifier
 TRAINING_HEADS = re.compile(r"(fc\.(fc|bn)\d|fc_\d+|head_(ce|proj|pred)|linear_contrast)\b")
@@ -40,8 +41,8 @@ def adversarial_branch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fits_acl(contents: Contents) -> bool:
-    """Whether there are two batch norms, and a normaliser or an encoder with momentum."""
-    return _is_dual(contents) and not _is_raw(contents)
+    """Whether there are two batch norms, or ACL's own names; and a normaliser or an encoder with momentum."""
+    return (_is_dual(contents) and not _is_raw(contents)) or _is_single(contents)
 
 
 def fits_advcl(contents: Contents) -> bool:
@@ -85,6 +86,12 @@ def _padding(state: Mapping[str, Tensor]) -> int | None:
 
 def _is_dual(contents: Contents) -> bool:
     return any(BRANCH.search(name) for name in contents.state) and not contents.holds("backbone.")
+
+
+def _is_single(contents: Contents) -> bool:
+    """Whether it is of ACL's family after its second phase (DynACL++): its own names, and one batch norm everywhere."""
+    own = any(name.endswith(SINGLE) for name in contents.state)
+    return own and not _is_raw(contents) and not contents.holds("backbone.")
 
 
 def _is_raw(contents: Contents) -> bool:

@@ -8,6 +8,7 @@ wrapper more, ``model.model.*``. The file is written with dill, with the optimiz
 from __future__ import annotations
 
 from autolora.models.checkpoints.contents import Checkpoint, Contents, Format, Misfit, Normalization
+from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.checkpoints.names import below, normalizer, shortcut_stem_padding, torchvision_names
 
 __all__ = ["ROBUSTNESS"]
@@ -33,7 +34,10 @@ def read(contents: Contents) -> Checkpoint:
     _, found = normalizer({name.replace("attacker.normalize.", "normalizer."): value for name, value in rest.items()})
     if found is None:
         raise Misfit("no normaliser is in it")
-    return Checkpoint(torchvision_names(model), Normalization(*found, "in the file"), shortcut_stem_padding(model))
+    normalization, layout = Normalization(*found, "in the file"), layout_of(model)
+    if layout is not None:
+        return Checkpoint(layout.state, normalization, architecture=layout.architecture)
+    return Checkpoint(torchvision_names(model), normalization, shortcut_stem_padding(model))
 
 
 ROBUSTNESS = Format(

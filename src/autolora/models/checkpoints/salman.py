@@ -2,8 +2,7 @@
 
 "Do Adversarially Robust ImageNet Models Transfer Better?"; the authors' mirror on the Hugging Face hub holds them in
 the ``robustness`` format. The names say the norm, and eps: in pixel units for L2, in 1/255 of them for Linf. Models of
-eps 0 are trained without an attack. The collection has MNASNet, MobileNet-v2, ShuffleNet and VGG16 besides, in
-torchvision's layouts, which timm has not.
+eps 0 are trained without an attack. The collection has ShuffleNet-v2 besides, which timm has not.
 """
 
 from __future__ import annotations
@@ -28,8 +27,11 @@ RADII = {  # by the collection's name of an architecture: L2, Linf
     "wide_resnet50_4": (ALL_L2, ()),
     "densenet": (("0", "3"), ()),
     "resnext50_32x4d": (("0", "3"), ()),
+    "mnasnet": (("0", "3"), ()),
+    "mobilenet": (("0", "3"), ()),
+    "vgg16_bn": (("0", "3"), ()),
 }
-TIMM_NAMES = {"densenet": "densenet161"}  # where timm calls it otherwise
+TIMM_NAMES = {"densenet": "densenet161", "mnasnet": "mnasnet_100", "mobilenet": "mobilenetv2_100"}  # where they differ
 
 COLLECTION: dict[str, str] = {
     f"{PREFIX}{name}_{norm}_eps{eps}": TIMM_NAMES.get(name, name)

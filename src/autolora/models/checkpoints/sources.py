@@ -13,6 +13,7 @@ from pathlib import Path
 import timm
 
 from autolora.errors import InputError
+from autolora.models.bundle_config import CONFIG, read_config
 from autolora.models.checkpoints import load_checkpoint
 from autolora.models.checkpoints.architectures import architecture_by_shapes, fits_architecture
 from autolora.models.checkpoints.names import stem_size
@@ -86,7 +87,8 @@ def architecture_of(name: str, weights_format: str) -> str:
     """Return timm's name for a model: in its registry, on the hub (``hf-hub:``) or in a folder (``local-dir:``).
 
     Raises:
-        InputError: If it is a folder without a model, or a file that does not say what it holds weights of.
+        InputError: If it is a folder without a model, or with one that cannot be, or a file that does not say what it
+            holds weights of.
     """
     if name == PACKAGED:
         return PACKAGED_ARCHITECTURE
@@ -96,7 +98,8 @@ def architecture_of(name: str, weights_format: str) -> str:
     if _is_file(name):
         return _architecture_in(name, Path(name).stat().st_mtime_ns, weights_format)
     for folder in (Path(name), Path(name) / "model"):
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG).is_file():
+            read_config(folder / CONFIG)  # before timm builds what it says
             return f"local-dir:{folder}"
     if Path(name).is_dir() and not timm.is_model(name):
         raise InputError(f"model {name!r}: no model in this folder; give a run folder that is finished, or its model/")

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 
 from autolora.models.checkpoints.contents import IMAGENET, RAW, Checkpoint, Contents, Format, Misfit, Normalization
+from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.checkpoints.names import below, normalizer, shortcut_stem_padding, stem_size, torchvision_names
 from autolora.models.checkpoints.pickles import Record
 
@@ -64,15 +65,22 @@ def read_robustbench(contents: Contents) -> Checkpoint:
 
 
 def fits_torchvision(contents: Contents) -> bool:
-    """Whether it is one of torchvision's transformers, or a ResNet with ImageNet's stem and nothing else."""
+    """Whether it is one of torchvision's transformers, MobileNets, MNASNets and VGGs, or a ResNet with ImageNet's stem.
+
+    Nothing else may be in it.
+    """
+    if layout_of(contents.state) is not None:
+        return True
     resnet = stem_size(contents.state) == 7 and "layer4.0.conv1.weight" in contents.state
     bare = normalizer(contents.state)[1] is None and not fits_timm(contents)
     return contents.holds("encoder.layers.encoder_layer_0.") or (resnet and bare)
 
 
 def read_torchvision(contents: Contents) -> Checkpoint:
-    """Give transformers timm's names; those of the ResNets are the same."""
+    """Give transformers, MobileNets, MNASNets and VGGs timm's names; those of the ResNets are the same."""
     state = contents.state
+    if (layout := layout_of(state)) is not None:
+        return Checkpoint(layout.state, IMAGENET, architecture=layout.architecture)
     if contents.holds("encoder.layers."):
         for theirs, ours in VIT_NAMES:
             state = {re.sub(theirs, ours, name): value for name, value in state.items()}
@@ -153,7 +161,7 @@ ROBUSTBENCH = Format(
 )
 TORCHVISION = Format(
     "torchvision",
-    "torchvision, for its ResNets and ViTs: the addresses in its documentation",
+    "torchvision, for its ResNets, ViTs, VGGs, MobileNet-v2 and MNASNets: the addresses in its documentation",
     fits_torchvision,
     read_torchvision,
 )

@@ -1,0 +1,100 @@
+"""A run that several processes share: one writes its folder, all agree on mistakes, and none outlives another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from autolora.errors import InputError, RunError
+from autolora.experiments.batch_search import batch_that_fits
+from autolora.experiments.config import RunConfig, read_yaml
+from autolora.experiments.faults import explained
+from autolora.experiments.ingredients import Ingredients, default_batch_size
+from autolora.experiments.processes import Processes, connection_lost
+from autolora.experiments.result import CONFIG
+from autolora.experiments.run_folder import how_far, resume_command
+from autolora.experiments.run_lock import locked
+
+APART = 2**32  # between the seeds of two processes: further than anyone counts seeds
+
+
+@contextmanager
+def held(folder: Path, processes: Processes, check: Callable[[], None]) -> Iterator[None]:
+    """Return a context in which these processes alone work on a run folder, and in which none waits for a dead one.
+
+    Args:
+        folder: The run folder; the first process holds its lock.
+        processes: Those that share the run.
+        check: Looks at the folder once it is locked, in the first process.
+
+    Raises:
+        InputError: In all processes, if the folder cannot work.
+        RunError: In all processes, if another run works on the folder, or one of the processes ends.
+    """
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            if processes.first:
+                with explained(folder):  # so that the others hear of it
+                    stack.enter_context(locked(folder))
+                    check()
+
+        processes.agree(enter)
+        try:
+            yield
+        except RuntimeError as error:
+            if processes.count == 1 or not connection_lost(error):
+                raise
+            where = how_far(folder)
+            go_on = f"continue with: {resume_command(folder)}" if where else "start again"
+            kept = f"the run is kept {where}" if where else "nothing was kept of it yet"
+            raise RunError(f"another of the processes has ended; {kept}; {go_on}") from error
+
+
+def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingredients:
+    """Return the ingredients with a batch size that fits and can be shared, and let each process draw its own numbers.
+
+    Args:
+        parts: What the configuration stands for.
+        asked: The configuration as the user gave it.
+        processes: Those that share the run.
+
+    Raises:
+        InputError: If the batch size that was asked for cannot be divided evenly, or leaves one image to a process.
+    """
+    size = _size(parts, asked, processes)
+    _check_shares(size, len(parts.splits.train), processes.count)
+    if processes.rank:
+        torch.manual_seed(parts.config.seed + APART * processes.rank)
+    return replace(parts, config=replace(parts.config, batch_size=size))
+
+
+def _size(parts: Ingredients, asked: RunConfig, processes: Processes) -> int:
+    size, images, config = parts.config.batch_size, len(parts.splits.train), asked.folder / CONFIG
+    assert isinstance(size, int)
+    if asked.batch_size == "auto":
+        if config.is_file() and isinstance(found := read_yaml(config).batch_size, int):
+            return found  # by the run that is continued
+        fits = min(processes.tell(batch_that_fits(parts)))
+        size = min(processes.count * fits, default_batch_size(images, sys.maxsize))
+    if isinstance(asked.batch_size, int) or processes.count == 1:
+        return size
+    return max(2, size // processes.count) * processes.count
+
+
+def _check_shares(size: int, images: int, count: int) -> None:
+    if count == 1:
+        return
+    fits = max(2, min(round(size / count), images // count)) * count
+    if fits > images:
+        raise InputError(f"{images} training images are too few for {count} processes, two each at least; use fewer")
+    if size % count or size < 2 * count or size > images:
+        raise InputError(
+            f"batch-size={size} is that of all {count} processes together and cannot be divided evenly among them, "
+            f"two of the {images} training images each at least; use {fits}"
+        )
