@@ -2,7 +2,7 @@
 
 Each run is the command line in a process of its own, killed at a moment drawn uniformly from the time that it takes,
 with checkpoints every fraction of a second. What counts are the files that ship: weights, verdicts, metrics but for
-the clock. An evaluation is among them; there it is the verdicts.
+the clock. Evaluations are killed as often as training is; there it is the verdicts.
 
 OMP_NUM_THREADS=1 python benchmarks/kills.py [--kills 30] [--seed 0]
 """
@@ -29,14 +29,21 @@ from autolora.experiments.run_folder import how_far
 
 DATA = "digits --model resnet20_cifar --weights none --image-size 16 --epochs 2 --attack pgd-2 --label-fraction 0.25"
 FIT = f"fit {DATA} --batch-size 40 --device cpu --precision fp32 --checkpoint-minutes 0.005 --quiet"
-RUNS = {
+EVALUATE = "evaluate ../model --batch-size 16 --limit 160 --device cpu --quiet"
+TRAINING = {
     "autolora": f"{FIT} --rank 2",
     "autolora, 2 workers": f"{FIT} --rank 2 --workers 2",
     "autolora, dual norms": f"{FIT} --rank 2 --method-options.statistics dual --schedule cosine",
     "twins-trades": f"{FIT} --method twins-trades --lr 0.001",
     "loft": f"{FIT} --method loft --rank 2",
-    "evaluate": "evaluate ../model --attack pgd-10 --batch-size 16 --limit 160 --device cpu --quiet",
 }
+EVALUATIONS = {
+    "evaluate, pgd": f"{EVALUATE} --attack pgd-100",
+    "evaluate, restarts": f"{EVALUATE} --attack pgd-20 --restarts 5",
+    "evaluate, two radii": f"{EVALUATE} --attack pgd-50 --eps 2/255 --eps 8/255",
+}
+RUNS = TRAINING | EVALUATIONS
+CLOCK = ("second", "waiting")  # in the names of metrics that a clock has measured
 SHIPPED = ("model/model.safetensors", "evaluation/verdicts.csv", "verdicts.csv")
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["autolora.cli", "autolora.experiments.run", "autolora.experiments.evaluating"])
@@ -77,7 +84,7 @@ def shipped(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {name: (folder / name).read_bytes() for name in SHIPPED if (folder / name).is_file()}
     if (folder / "metrics.jsonl").is_file():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        found["metrics"] = [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+        found["metrics"] = [{k: v for k, v in row.items() if not any(word in k for word in CLOCK)} for row in rows]
     return found
 
 
@@ -97,39 +104,50 @@ def progress(folder: Path) -> str:
     return how_far(folder) or (f"{shards} shards" if shards else "no checkpoint" if folder.exists() else "no file")
 
 
+def where(root: Path, run_name: str) -> Path:
+    """Return the folder of everything about one of the runs."""
+    return root / run_name.replace(", ", "-").replace(" ", "-")
+
+
+def uninterrupted(root: Path) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
+    """Do every run once; return what it ships, and the seconds that it takes."""
+    expected, seconds = {}, {}
+    for run_name, line in RUNS.items():
+        folder = where(root, run_name) / "whole"
+        folder.mkdir(parents=True)
+        if run_name in EVALUATIONS:
+            (folder.parent / "model").symlink_to(where(root, "autolora") / "whole" / "run")
+        ended = execute(line.split(), folder)
+        assert ended.code == 0, ended.said
+        expected[run_name], seconds[run_name] = shipped(folder / "run"), ended.seconds
+    return expected, seconds
+
+
 def main() -> None:
     """Kill, resume and compare; print a line per kill."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=30, help="of training, and as many of evaluations")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
-    outcomes: Counter[bool] = Counter()
+    identical: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        expected, seconds = {}, {}
-        for run_name, line in RUNS.items():
-            folder = root / run_name.replace(", ", "-").replace(" ", "-") / "whole"
-            folder.mkdir(parents=True)
-            if line.startswith("evaluate"):
-                (folder.parent / "model").symlink_to(root / "autolora" / "whole" / "run")
-            ended = execute(line.split(), folder)
-            assert ended.code == 0, ended.said
-            expected[run_name], seconds[run_name] = shipped(folder / "run"), ended.seconds
+        expected, seconds = uninterrupted(root)
         print(f"{'run':22} {'takes':>7}  {'killed at':>9}  {'what there was then':32} resumed")
-        for number in range(options.kills):
-            run_name = list(RUNS)[number % len(RUNS)]
-            argv = RUNS[run_name].split()
-            folder = root / run_name.replace(", ", "-").replace(" ", "-") / str(number)
-            folder, moment = killed(argv, folder, seconds[run_name])
-            found = progress(folder / "run")
-            ended = execute([*argv, "--resume"], folder)
-            same = ended.code == 0 and shipped(folder / "run") == expected[run_name]
-            outcomes[same] += 1
-            verdict = "identical" if same else f"DIFFERENT ({ended.code}: {ended.said})"
-            print(f"{run_name:22} {seconds[run_name]:6.1f}s  {moment:8.2f}s  {found:32} {verdict}", flush=True)
-    print(f"{outcomes[True]} of {options.kills} resumed runs ended with identical files")
-    sys.exit(0 if outcomes[False] == 0 else 1)
+        for kind, runs in {"training": TRAINING, "evaluation": EVALUATIONS}.items():
+            for number in range(options.kills):
+                run_name = list(runs)[number % len(runs)]
+                argv = runs[run_name].split()
+                folder, moment = killed(argv, where(root, run_name) / str(number), seconds[run_name])
+                found = progress(folder / "run")
+                ended = execute([*argv, "--resume"], folder)
+                same = ended.code == 0 and shipped(folder / "run") == expected[run_name]
+                identical[kind] += same
+                verdict = "identical" if same else f"DIFFERENT ({ended.code}: {ended.said})"
+                print(f"{run_name:22} {seconds[run_name]:6.1f}s  {moment:8.2f}s  {found:32} {verdict}", flush=True)
+            print(f"{kind}: {identical[kind]} of {options.kills} resumed runs ended with identical files", flush=True)
+    sys.exit(0 if identical.total() == 2 * options.kills else 1)
 
 
 if __name__ == "__main__":

@@ -399,3 +399,18 @@ def test_an_unknown_attack_is_refused_with_the_known_ones(name: str) -> None:
 def test_a_step_of_length_zero_is_not_taken_for_none_given(name: str) -> None:
     with pytest.raises(InputError, match="step_size=0"):
         parse_attack(name, LINF, step_size=0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("threat", [LINF, L2])
+def test_the_loop_never_waits_for_the_gpu(threat: ThreatModel) -> None:
+    model, (x, y) = small().eval().cuda(), batch()
+    x, y = x.cuda(), y.cuda()
+    attack = PGD(threat, steps=3)
+    attack(model, x, y)  # what is done once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attack(model, x, y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -143,7 +143,8 @@ def test_metrics_have_the_names_of_the_interface(tmp_path: Path) -> None:
     assert [row["epoch"] for row in state.history] == [1, 2] and state.epoch == 2
     for row in state.history:
         around = ("epoch", "lr", "lambda1", "lambda2", "val_natural", "val_robust", "seconds", "images_per_second")
-        assert set(row) == {*around, "natural", "adversarial", "consistency"}
+        assert set(row) == {*around, "waiting", "natural", "adversarial", "consistency"}
+        assert 0 <= row["waiting"] <= 1
         assert row["seconds"] > 0 and row["images_per_second"] == pytest.approx(24 / row["seconds"])
         assert 0 <= row["val_robust"] <= 1 and 0 <= row["val_natural"] <= 1
     assert state.seconds == pytest.approx(sum(row["seconds"] for row in state.history))
@@ -361,7 +362,7 @@ def run(folder: Path, seed: int, stop_at: int = -1, stop_after: int = -1, **opti
 
 
 def scores(state: TrainingState) -> list[dict[str, float]]:
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "waiting")
     return [{name: value for name, value in row.items() if name not in clock} for row in state.history]
 
 

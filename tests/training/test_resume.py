@@ -125,7 +125,7 @@ def train(
 
 
 def rows(trained: Trained) -> list[dict[str, float]]:
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "waiting")
     return [{name: value for name, value in row.items() if name not in clock} for row in trained.state.history]
 
 

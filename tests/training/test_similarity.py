@@ -328,7 +328,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(kind: type[Method], tm
     model, state, numbers = train(tmp_path / "with", kind(PGD_2), probing=True)
     torch.testing.assert_close(dict(model.state_dict()), dict(plain.state_dict()), rtol=0, atol=0)
     assert torch.equal(drawn, numbers)
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "waiting")
     for row, other in zip(state.history, before.history, strict=True):
         assert all(row[name] == value for name, value in other.items() if name not in clock)
     assert [row.get("gs_images") for row in state.history] == [12, 12]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from autolora.attacks import Start
 from autolora.errors import InputError
@@ -16,7 +18,8 @@ from autolora.models.branches import DualNormBranch, SparingNormBranch
 from autolora.models.lowrank import Init, Style, Targets
 
 Statistics = Literal["shared", "adversarial-only", "dual"]
-MeasuredOn = Literal["augmented", "clean"]
+MeasuredOn = Literal["augmented", "clean", "epoch"]
+SEEN = "natural_accuracy"  # of the branch on the batches of an epoch, as they were learnt from
 
 
 @register("autolora")
@@ -48,7 +51,9 @@ class AutoLoRa(Method):
             natural, then with adversarial data. ``"adversarial-only"``: the natural pass normalises with its own
             batch and leaves no trace, so that the model that ships has statistics of the data it was trained on.
             ``"dual"``: the branch has batch norms of its own, statistics and affine parameters, which learn.
-        measured_on: Training images for SA: ``"augmented"``, as released, or ``"clean"``.
+        measured_on: Training images for SA: ``"augmented"``, as released, or ``"clean"``. ``"epoch"`` is an
+            approximation that costs nothing: the branch's answers to the batches of the epoch before, given in
+            training mode and while it learnt. The first epoch has none before it, and measures as ``"augmented"``.
         measured_images: At most how many of them; None takes all, as released.
         start: Where the attack starts: ``"uniform"``, as the paper's experiments, or ``"gaussian"``, as the released
             low-resolution code.
@@ -86,6 +91,8 @@ class AutoLoRa(Method):
         if self.measured_images is not None and self.measured_images < 1:
             raise InputError(f"measured_images={self.measured_images}: an accuracy needs 1 or more; None is all")
         self.pgd = replace(self.pgd, start=self.start)
+        self._right: Tensor | None = None  # share of the last batch, if it is asked for
+        self._seen: float | None = None  # share of the last epoch
         self.set_weights(0.0)
 
     def prepare(self, model: RobustModel) -> None:
@@ -102,9 +109,12 @@ class AutoLoRa(Method):
 
     def begin_epoch(self, model: RobustModel, accuracy: Accuracy) -> None:
         """Measure the branch and set the loss weights."""
+        if self.measured_on == "epoch" and self._seen is not None:
+            self.set_weights(self._seen)
+            return
         measured = accuracy(
             lambda x: model.through("natural", x),
-            augmented=self.measured_on == "augmented",
+            augmented=self.measured_on != "clean",
             images=self.measured_images,
         )
         self.set_weights(measured)
@@ -112,11 +122,21 @@ class AutoLoRa(Method):
     def loss(self, model: RobustModel, batch: Batch) -> Losses:
         """Return the three terms of Eq. 5, natural pass first."""
         natural, adversarial = model.through("natural", batch.x).float(), model(batch.x_adv).float()
+        if self.measured_on == "epoch":
+            self._right = (natural.detach().argmax(dim=1) == batch.y).float().mean()
         return {
             "natural": self.lambda1 * F.cross_entropy(natural, batch.y),
             "adversarial": (1 - self.lambda1) * F.cross_entropy(adversarial, batch.y),
             "consistency": self.lambda2 * kl_from(natural, adversarial),
         }
+
+    def measures(self) -> dict[str, Tensor]:
+        """Return the branch's accuracy on the batch, if the loss weights come from it."""
+        return {} if self._right is None else {SEEN: self._right}
+
+    def end_training(self, means: Mapping[str, float]) -> None:
+        """Keep the branch's accuracy for the weights of the next epoch."""
+        self._seen = means.get(SEEN)
 
     def objectives(self, model: RobustModel, batch: Batch) -> dict[str, Pair]:
         """Add Eq. 8: adversarial cross entropy against the divergence from the branch, whose backbone is stopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -94,6 +94,13 @@ class Method(ABC):
     def gauges(self) -> dict[str, float]:
         """Return what the log shows for each epoch beside the losses, such as the loss weights."""
         return {}
+
+    def measures(self) -> dict[str, Tensor]:
+        """Return means over the batch that went through ``loss`` last, beside its terms; the log shows the epoch's."""
+        return {}
+
+    def end_training(self, means: Mapping[str, float]) -> None:  # noqa: B027
+        """Hear the epoch's means of terms and measures, over all images and processes, before the validation."""
 
     def finalize(self, model: RobustModel) -> None:
         """Remove what training added."""

@@ -135,7 +135,7 @@ def read_whole(folder: Path) -> dict[str, bytes]:
         files = {name: (folder / name).read_bytes() for name in sums}
     except FileNotFoundError as error:
         raise Damaged(f"lacks {Path(error.filename).name}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"cannot be read ({type(error).__name__})") from error
     for name, data in files.items():
         if digest(data) != sums[name]:

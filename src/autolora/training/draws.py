@@ -9,16 +9,17 @@ are neither decoded nor augmented again.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, skip_first_batches
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from autolora.data import UnreadableImage
+from autolora.data import UnreadableImage, unit_range
 from autolora.errors import RunError
 from autolora.training.drawn import Drawn, Note, as_bytes, as_tensor, generator_state, reason
 
@@ -33,14 +34,23 @@ class LoadingError(RunError):
 class Draws:
     """A loader of ``(x, y)`` batches for one process of a run, whose passes can be continued.
 
+    Images that come as bytes, 0 to 255, are put into [0, 1] here, on the device.
+
     Args:
         loader: Any loader of a data set with a length.
         accelerator: Devices and processes.
+        once: Deal every image to one process, in the order of the data set: for judging. Batches may then differ in
+            number from process to process.
     """
 
-    def __init__(self, loader: DataLoader[Any], accelerator: Accelerator) -> None:
+    def __init__(self, loader: DataLoader[Any], accelerator: Accelerator, *, once: bool = False) -> None:
         self.drawn = Drawn(loader.dataset, loader.collate_fn)
-        self.loader: Any = accelerator.prepare(_with(loader, self.drawn))
+        if once and accelerator.num_processes > 1:  # accelerate would repeat images until the shares are even
+            self.loader: Any = prepare_data_loader(
+                _with(loader, self.drawn, _share(loader, accelerator)), accelerator.device, 1, 0, put_on_device=True
+            )
+        else:
+            self.loader = accelerator.prepare(_with(loader, self.drawn))
         self.in_workers = loader.num_workers
         self.rows: tuple[int, ...] = ()  # of the data set, in the last batch
         self._continued: Position | None = None
@@ -65,7 +75,8 @@ class Draws:
                 torch.set_rng_state(now)  # no draw has done so
             position = None
             self._count(note)
-            yield batch
+            x, y = batch
+            yield unit_range(x), y
 
     def position(self) -> Position:
         """Return what :meth:`resume` needs to continue this pass behind the batch that came last."""
@@ -141,10 +152,19 @@ def _next(batches: Iterator[tuple[Any, Note]]) -> tuple[Any, Note] | None:
     return item
 
 
-def _with(loader: DataLoader[Any], dataset: Drawn) -> DataLoader[Any]:
+def _share(loader: DataLoader[Any], accelerator: Accelerator) -> dict[str, Any]:
+    """Return how this process takes every n-th image, in batches that together are those of the loader."""
+    rows = range(accelerator.process_index, len(cast(Sized, loader.dataset)), accelerator.num_processes)
+    size = loader.batch_size or len(next(iter(cast(Iterable[list[int]], loader.batch_sampler))))
+    return {"batch_size": -(-size // accelerator.num_processes), "sampler": rows}
+
+
+def _with(loader: DataLoader[Any], dataset: Drawn, share: dict[str, Any] | None = None) -> DataLoader[Any]:
     """Return a loader like another one, of another data set that makes whole batches; workers last for a pass."""
     sampling: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
-    if loader.batch_size is not None:
+    if share is not None:
+        sampling = share
+    elif loader.batch_size is not None:
         sampling = {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
     return DataLoader(
         dataset,

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from autolora.attacks import PGD, Forward
+from autolora.data import WaitingTime
 from autolora.errors import RunError
 from autolora.evaluation import Batches, Score, verdicts
 from autolora.methods import Method
@@ -51,6 +52,7 @@ class Partial:
         images: Images in them, over all processes.
         totals: Sums of the loss terms, by name, in this process.
         seconds: What the epoch took in earlier sessions of the run.
+        waited: Seconds in which training waited for its next batch, over all sessions.
         random: Where the random generators stood after the last batch; None while there are more to come.
         started: When this session began with it, by ``time.perf_counter``.
     """
@@ -59,6 +61,7 @@ class Partial:
     images: int = 0
     totals: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    waited: float = 0.0
     random: RandomState | None = None
     started: float = field(default_factory=time.perf_counter)
 
@@ -121,6 +124,7 @@ class Epoch:
                 self._train(self.partial, bar, after_batch)
             self.partial.random = random_state()  # validation may draw, and is repeated when it is interrupted
         losses = self._means(self.partial)
+        self.method.end_training(losses)
         with self.interruption.at_once(), evaluating(self.model):
             natural = self._score(self.model, self.val)
             robust = self._score(self.model, self.val, self.val_attack)
@@ -148,10 +152,12 @@ class Epoch:
         batches = self.train if augmented else self.clean
         if batches is None:
             raise ValueError("the method measures on clean training images; pass them to fit(clean=...)")
-        return self._score(way, _first(batches, images, self.accelerator.num_processes)).accuracy
+        return self._score(way, batches, images=images).accuracy
 
     def _train(self, partial: Partial, bar: tqdm[NoReturn], after_batch: Callable[[], None]) -> None:
-        for x, y in self.train:
+        waiting, before = WaitingTime(self.train), partial.waited
+        for x, y in waiting:
+            partial.waited = before + waiting.waited
             try:
                 losses = self.update(x, y)
             except NotFinite as error:
@@ -175,9 +181,15 @@ class Epoch:
         self.check_weights()
         return means
 
-    def _score(self, way: Forward, batches: Batches, attack: PGD | None = None) -> Score:
-        gather = self.accelerator.gather_for_metrics
-        return verdicts(way, batches, attack, autocast=self.autocast, gather=gather).score
+    def _score(self, way: Forward, batches: Draws, attack: PGD | None = None, images: int | None = None) -> Score:
+        """Judge this process's share, and count over all processes: one score for every decision."""
+        processes = self.accelerator.num_processes
+        own = Score(0, 0)
+        if len(batches) or processes == 1:  # of few images, a process may have none
+            own = verdicts(way, _first(batches, images, processes), attack, searching=self.update.attacked).score
+        counts = torch.tensor([own.correct, own.total], device=self.accelerator.device)
+        correct, total = self.accelerator.reduce(counts, "sum").tolist()
+        return Score(correct, total)
 
 
 ADVICE = "lower --lr, or train with --precision fp32"

@@ -67,6 +67,7 @@ def fit(
     names: Sequence[str] = (),
     circumstances: Circumstances | None = None,
     checkpoint_minutes: float = 0.0,
+    accumulate: int = 1,
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[TrainingState], None] = lambda state: None,
@@ -95,6 +96,7 @@ def fit(
         names: What the training images are called, by their number in the data set of ``train``.
         circumstances: Kept with the checkpoints, and compared before a run is continued.
         checkpoint_minutes: Save within an epoch when the last checkpoint is so old; 0: after epochs only.
+        accumulate: Parts in which a batch is taken, one after the other; their gradients are summed.
         resume: Continue from the last checkpoint in ``checkpoints``.
         progress: Show a progress bar.
         on_epoch: Called after every epoch, with its row at the end of the history.
@@ -114,10 +116,10 @@ def fit(
     epoch = Epoch(
         model,
         method,
-        Update(model, method, step, prepared, accelerator, autocast, Folding(model.backbone)),
+        Update(model, method, step, prepared, accelerator, autocast, Folding(model.backbone), accumulate),
         Draws(train, accelerator),
-        Draws(val, accelerator),
-        None if clean is None else Draws(clean, accelerator),
+        Draws(val, accelerator, once=True),
+        None if clean is None else Draws(clean, accelerator, once=True),
         val_attack,
         accelerator,
         autocast,

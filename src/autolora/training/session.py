@@ -97,12 +97,13 @@ class Session:
     def _finish_epoch(self, row: Row) -> None:
         partial, state = self.epoch.partial, self.state
         assert partial is not None
-        seconds = partial.elapsed()
+        seconds, waited = partial.elapsed(), partial.waited
         self.epoch.partial = None
         state.epoch += 1
         state.seconds += seconds
         images_per_second = row.pop("images") / seconds
-        state.history.append(row | {"seconds": seconds, "images_per_second": images_per_second})
+        clock = {"seconds": seconds, "images_per_second": images_per_second, "waiting": waited / seconds}
+        state.history.append(row | clock)
 
     def _after_batch(self) -> None:
         if self._agreed(self.epoch.interruption.requested is not None):

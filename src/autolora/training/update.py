@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from autolora.models import RobustModel, evaluating
 from autolora.models.branches import batch_norms
 from autolora.models.folding import Folding
 from autolora.training.precision import Autocast
+from autolora.training.replicas import share_statistics
 from autolora.training.step import Step
 
 logger = logging.getLogger(__name__)
@@ -38,10 +41,10 @@ class NotFinite(ArithmeticError):
 class Update:
     """Learn from a batch.
 
-    When memory does not suffice, batches are taken in two halves from then on. Their gradients, weighted by their
-    sizes, add up to that of the whole batch, since every loss is a mean over images. What does change: batch norm
-    normalises, and gathers its statistics, half by half; and a method that sends one half of a batch through another
-    network (TWINS) does so with each half.
+    A batch can be taken in parts, and is taken in two halves from when memory has not sufficed. The parts' gradients,
+    weighted by their sizes, add up to that of the whole batch, since every loss is a mean over images. What does
+    change: batch norm normalises, and gathers its statistics, part by part; and a method that sends one half of a
+    batch through another network (TWINS) does so with each part.
 
     Args:
         model: What is trained.
@@ -51,7 +54,7 @@ class Update:
         accelerator: Devices and processes.
         autocast: Precision of attacks and losses.
         folding: Form of the backbone that is attacked.
-        parts: In how many pieces a batch is taken, 1 or 2.
+        parts: In how many pieces a batch is taken.
     """
 
     model: RobustModel
@@ -78,6 +81,7 @@ class Update:
                     buffer.copy_(before)
             torch.cuda.empty_cache()
         self.optimizer.step()
+        share_statistics(self.model, self.accelerator)
         return losses
 
     def _attempt(self, x: Tensor, y: Tensor) -> Losses | None:
@@ -92,20 +96,33 @@ class Update:
     def _gradients(self, x: Tensor, y: Tensor) -> Losses:
         self.optimizer.zero_grad()
         learnt: Losses = {}
-        for part_x, part_y in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
-            share = len(part_y) / len(y)
+        pieces = list(zip(x.chunk(self.parts), y.chunk(self.parts), strict=True))
+        for number, (part_x, part_y) in enumerate(pieces, start=1):
             x_adv = self._attack(part_x, part_y)
-            with self.autocast():
-                losses = self.step(Batch(part_x, part_y, x_adv))
-            self._check(losses)
-            self.accelerator.backward(share * torch.stack(list(losses.values())).sum())
-            for name, term in losses.items():
-                learnt[name] = learnt.get(name, torch.zeros_like(term)) + share * term.detach()
+            # processes exchange what a whole batch has gathered, once
+            with self.accelerator.no_sync(self.step) if number < len(pieces) else nullcontext():
+                terms = self._learn(Batch(part_x, part_y, x_adv), len(part_y) / len(y))
+            for name, term in terms.items():
+                learnt[name] = learnt.get(name, torch.zeros_like(term)) + term
         return learnt
 
+    def _learn(self, batch: Batch, share: float) -> Losses:
+        """Add the gradient of a part of a batch to those before; return its share of the terms and measures."""
+        with self.autocast():
+            losses = self.step(batch)
+        self._check(losses)
+        self.accelerator.backward(share * torch.stack(list(losses.values())).sum())
+        return {name: share * term.detach() for name, term in (losses | self.method.measures()).items()}
+
     def _attack(self, x: Tensor, y: Tensor) -> Tensor:
-        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
+        with self.attacked():
             return self.method.attack(self.model, x, y)
+
+    @contextmanager
+    def attacked(self) -> Iterator[None]:
+        """Hold the model in the form that attacks search: as it is now, folded, in evaluation mode, fast."""
+        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
+            yield
 
     def _check(self, losses: Losses) -> None:
         finite = torch.stack([term.detach() for term in losses.values()]).isfinite().all()
@@ -117,8 +134,8 @@ class Update:
     def _halve(self, images: int) -> None:
         whole = f"a batch of {images} images"
         if self.accelerator.num_processes > 1 or self.parts > 1 or images < 4:
-            halves = ", in two halves" if self.parts > 1 else ""
-            raise RunError(f"out of memory with {whole}{halves}; lower --batch-size, or --image-size")
+            parts = ", in two halves" if self.parts == 2 else f", in {self.parts} parts" if self.parts > 2 else ""
+            raise RunError(f"out of memory with {whole}{parts}; lower --batch-size or --image-size, or accumulate more")
         self.parts = 2
         norms = "; batch norm normalises each half by itself" if batch_norms(self.model.backbone) else ""
         logger.warning(

@@ -1,0 +1,142 @@
+"""A training step against the plain one: the same weights and batch, in turns within one process.
+
+The plain steps are eager float32 loops written from the papers and their released code (``plain_steps.py``), LoFT's on
+the layers of ``peft``, which the development environment has. The share of the peak is that of the convolution timed
+in the same run, in the precision of the package's step.
+
+python benchmarks/train_step.py [--methods autolora loft] [--models resnet18_cifar packaged] [--batches 32 128]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from measuring import Once, described, hardware_peak, in_turns, peak_memory, write
+from plain_steps import PlainStep, plain_at, plain_autolora, plain_loft, plain_trades
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from autolora.experiments.config import RunConfig
+from autolora.experiments.ingredients import build_method
+from autolora.methods import AutoLoRa
+from autolora.models import RobustModel, build_model
+from autolora.models.counting import build_on_meta
+from autolora.models.folding import Folding
+from autolora.threat import ThreatModel
+from autolora.training import Optimization, Step
+from autolora.training.precision import DTYPES, autocast_for, resolve_device, resolve_precision
+from autolora.training.replicas import accelerator_for
+from autolora.training.update import Update
+
+OURS = "autolora"
+PLAIN = {
+    "autolora": {"plain fp32": plain_autolora},
+    "loft": {"peft fp32": plain_loft, "peft bf16 channels-last": partial(plain_loft, low=True)},
+    "at": {"plain fp32": plain_at},
+    "vanilla-rft": {"plain fp32": plain_trades},
+}
+# work of a step in forward passes: ten attack steps there and back to the image; a pass that learns counts three
+PASSES = {"autolora": 26, "loft": 26, "at": 23, "vanilla-rft": 26}
+CLASSES = 10
+SURE = 0.6  # the branch's natural accuracy that both AutoLoRa loops take their weights from
+
+
+def package_step(
+    method: str, model: RobustModel, device: torch.device, precision: str, attack: str = "pgd-10"
+) -> PlainStep:
+    """Return the package's own step, as the loop takes it: attack, loss, gradients, optimizer."""
+    way = build_method(RunConfig(data="random", method=method, attack=attack), ThreatModel("8/255"))
+    model.to(memory_format=torch.channels_last)
+    way.prepare(model)
+    way.begin_training(model.to(device))
+    if isinstance(way, AutoLoRa):
+        way.set_weights(SURE)
+    optimizer = Optimization().optimizer([p for p in model.parameters() if p.requires_grad], 0.01)
+    accelerator = accelerator_for(device, precision)
+    step, prepared = accelerator.prepare(Step(model, way), optimizer)
+    update = Update(model, way, step, prepared, accelerator, autocast_for(precision, device), Folding(model.backbone))
+    return lambda x, y: float(torch.stack(list(update(x, y).values())).sum())
+
+
+def forms(method: str, architecture: str, batch: int, device: torch.device) -> dict[str, Callable[[], Once]]:
+    """Return what makes a step of each form, by name; all of them begin with the same weights."""
+    x, y = _batch(architecture, batch, device)
+    precision = resolve_precision("auto", device)
+
+    def make(form: str) -> Once:
+        torch.manual_seed(0)
+        model = build_model(architecture, classes=CLASSES, weights="none").to(device)
+        step = package_step(method, model, device, precision) if form == OURS else PLAIN[method][form](model)
+        return partial(step, x, y)
+
+    return {name: partial(make, name) for name in (*PLAIN[method], OURS)}
+
+
+def compare(method: str, architecture: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Time a method's forms on a network, and print a line for each."""
+    device = resolve_device(options.device)
+    precision = resolve_precision("auto", device)
+    steps = {name: make() for name, make in forms(method, architecture, batch, device).items()}
+    seconds = in_turns(steps, options.rounds, device, options.clock)
+    x, _ = _batch(architecture, batch, device)
+    speed = PASSES[method] * forward_operations(architecture, x) / seconds[OURS] / 1e9
+    peak = hardware_peak(device, DTYPES.get(precision, torch.float32), options.clock)
+    print(f"{method}, {architecture} at {x.shape[-1]}x{x.shape[-1]}, batches of {batch}, {precision}")
+    for name, time in seconds.items():
+        print(f"  {name:24} {time:8.3f} s  {batch / time:8.1f} images/s  {time / seconds[OURS]:5.2f} x {OURS}")
+    share = speed / peak["convolution"]
+    print(f"  {speed:.0f} G/s, {share:.0%} of the convolution's {peak['convolution']:.0f}", flush=True)
+    return {"method": method, "model": architecture, "batch": batch, "seconds": seconds, "speed": speed, "peak": peak}
+
+
+def memory(method: str, architecture: str, batch: int, device: torch.device) -> dict[str, Any]:
+    """Measure the peak memory of each form in MiB, and print it."""
+    needed = {name: peak_memory(make, device) for name, make in forms(method, architecture, batch, device).items()}
+    text = ", ".join(f"{name} {value:.0f}" for name, value in needed.items())
+    print(f"MiB at the peak, {method}, {architecture}, batches of {batch}: {text}", flush=True)
+    return {"method": method, "model": architecture, "batch": batch, "mib": needed}
+
+
+def forward_operations(architecture: str, x: Tensor) -> int:
+    """Count the operations of a forward pass, two per multiplication and addition."""
+    model = build_model(architecture, classes=10, weights="none").to(x.device).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops()
+
+
+def _batch(architecture: str, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    size = build_on_meta(architecture, classes=CLASSES).architecture.input_size[-1]
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(batch, 3, size, size, generator=generator), torch.arange(batch) % CLASSES
+    return x.to(device), y.to(device)
+
+
+def main() -> None:
+    """Measure what is asked for, and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=list(PLAIN), default=["autolora", "loft"])
+    parser.add_argument("--models", nargs="+", default=["resnet18_cifar", "resnet20w24_cifar"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[32])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each form; 0: memory only")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", help="file for what was measured, and the machine")
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    cases = list(product(options.methods, options.models, options.batches))
+    # memory first: in a process that has computed, freed memory is used again, and does not show
+    peaks = [memory(*case, device) for case in cases]
+    print(f"{options.clock} time, {torch.get_num_threads()} threads, median of {options.rounds}")
+    rows = [compare(*case, options) for case in cases] if options.rounds else []
+    content = {"machine": described(device, resolve_precision("auto", device)), "clock": options.clock}
+    write(options.json, content | {"memory": peaks, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

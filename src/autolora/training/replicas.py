@@ -1,0 +1,57 @@
+"""Several processes that train one model: how a batch is divided among them, and what keeps their replicas the same.
+
+Every process holds the whole model and takes its share of each batch. DistributedDataParallel averages the gradients,
+which for shares of one size is the gradient of the joined batch. Batch norm normalises share by share; the running
+statistics are averaged after every batch, so that all replicas attack and judge the same network.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from torch import Tensor, nn
+
+from autolora.models.branches import batch_norms
+
+
+def accelerator_for(device: torch.device, precision: str) -> Accelerator:
+    """Return accelerate's view of the device and of the processes that were launched together.
+
+    A batch of a loader is that of all processes; its size has to be a multiple of their number.
+
+    Args:
+        device: Where to compute.
+        precision: ``fp32``, ``bf16`` or ``fp16``; for the last one accelerate scales the losses.
+    """
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="fp16" if precision == "fp16" else "no",
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+
+
+@torch.no_grad()
+def share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give all replicas the mean of their running statistics, in one exchange; nothing for a single process.
+
+    The mean of the shares' variances leaves out how far their means are apart, as it is everywhere in distributed
+    training without synchronised batch norm.
+    """
+    if accelerator.num_processes == 1:
+        return
+    moving = [buffer for norm in batch_norms(model).values() if norm.training for buffer in _statistics(norm)]
+    if not moving:
+        return
+    joined = accelerator.reduce(torch.cat([buffer.flatten() for buffer in moving]), "mean")
+    for buffer, mean in zip(moving, joined.split([buffer.numel() for buffer in moving]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def whole_shares(images: int, processes: int) -> int:
+    """Return the smallest number of images, no less than this, that can be divided evenly."""
+    return -(-images // processes) * processes
+
+
+def _statistics(norm: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in norm.buffers() if buffer.is_floating_point()]
