@@ -1,10 +1,8 @@
-"""The page in a real browser, where there is one: Playwright's core package and a ``chromium`` on the path."""
+"""The page in a real browser, where there is one."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,6 @@ import pytest
 
 from .folders import write_evaluation, write_history, write_run
 from .test_page import HOSTILE, page_of
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no chromium on the path: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def attack_images(
 ) -> Attacked:
     """Attack some test images by PGD-10, as the run's own evaluation does."""
     model, places = model.to(device), tuple(sorted(set(index)))
-    size = evaluation_batch(model.architecture.input_size[-1])
+    size = evaluation_batch(model.architecture.network_size[-1])
     attack, parts = evaluation_attack(threat), []
     bar = tqdm(
         total=len(places), desc="attacking images for the report", unit="image", disable=not progress, leave=False

@@ -183,7 +183,7 @@ def _run(folder: Path, name: str) -> CollectedRun:
 def _config(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is damaged and cannot be read as YAML ({error}); start the run again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold options as YAML, KEY: VALUE; start the run again")
@@ -197,7 +197,7 @@ def _with_history(run: CollectedRun) -> CollectedRun:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         history = tuple({name: value for name, value in row.items() if _is_number(value)} for row in rows)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         return replace(run, unread=(*run.unread, f"{path} is damaged: {error}"))
     if not all("epoch" in row for row in history):
         return replace(run, unread=(*run.unread, f"{path} has a line without its epoch"))

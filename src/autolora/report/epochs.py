@@ -19,7 +19,7 @@ WEIGHTS = {
     "lambda1": "lambda1 weighs the natural term, and falls as the branch gets better on natural training images.",
     "lambda2": "lambda2 weighs the consistency term, and grows as the branch gets better on them.",
 }
-OTHERS = ("epoch", "lr", "seconds", "images_per_second")
+OTHERS = ("epoch", "lr", "seconds", "images_per_second", "waiting")
 SIMILARITY = (
     "How alike the gradients of two loss terms are in the backbone: 1 is agreement, 0 indifference, -1 contradiction. "
     "The band is one standard error over images."

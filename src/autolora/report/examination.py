@@ -59,7 +59,13 @@ class Examination:
 
 
 def examine(
-    runs: Sequence[CollectedRun], *, data: str | None, gallery: bool, device: torch.device, progress: bool
+    runs: Sequence[CollectedRun],
+    *,
+    data: str | None,
+    gallery: bool,
+    device: torch.device,
+    progress: bool,
+    sampled: int | None = None,
 ) -> Examination:
     """Load the models of finished runs, and attack a few of their test images.
 
@@ -69,6 +75,7 @@ def examine(
         gallery: Whether to look at images at all.
         device: Where to attack.
         progress: Show bars.
+        sampled: Images on which confusions are counted, where no evaluation kept any; None takes about a batch.
     """
     found = Examination()
     models: dict[str, RobustModel] = {}
@@ -84,7 +91,7 @@ def examine(
         return found
     images = _images(runs, models, found, data, progress)
     for members in _alike(runs, images):
-        _show(members, models, images[members[0].name], found, device, progress)
+        _show(members, models, images[members[0].name], found, device, progress, sampled)
     return found
 
 
@@ -95,13 +102,14 @@ def _show(
     found: Examination,
     device: torch.device,
     progress: bool,
+    sampled: int | None,
 ) -> None:
     """Attack some images that runs have in common: those for the gallery, and a fair sample to count confusions on."""
     chosen = choose(members)
     shown = [index for _, places in chosen.values() for index in places]
     attacked = []
     for run in members:
-        places = shown + sample(images, _enough(models[run.name]), 0)
+        places = shown + sample(images, sampled or _enough(models[run.name]), 0)
         attacked.append(attack_images(models[run.name], images, places, run.threat, device, progress=progress))
         _check(run, attacked[-1], found)
         _count(run, attacked[-1], found)
@@ -184,7 +192,7 @@ def _alike(runs: Sequence[CollectedRun], images: Mapping[str, ImageSet]) -> list
 
 
 def _enough(model: RobustModel) -> int:
-    return max(FEWEST_ATTACKED, evaluation_batch(model.architecture.input_size[-1]))
+    return max(FEWEST_ATTACKED, evaluation_batch(model.architecture.network_size[-1]))
 
 
 def _size(model: RobustModel) -> Size:

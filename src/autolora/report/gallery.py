@@ -130,11 +130,14 @@ def magnified(x: Tensor, x_adv: Tensor) -> Tensor:
     return (0.5 + MAGNIFIED * (x_adv - x)).clamp(0, 1)
 
 
-def data_uri(image: Tensor) -> str:
-    """Write an image (3, H, W) in [0, 1] into an address that holds all of it; large ones are shrunk."""
+def data_uri(image: Tensor, lossless: int = LOSSLESS) -> str:
+    """Write an image (3, H, W) in [0, 1] into an address that holds all of it.
+
+    Images up to ``lossless`` pixels wide and high come as they are; larger ones are shrunk.
+    """
     pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
     picture, written = Image.fromarray(pixels), io.BytesIO()
-    if max(picture.size) <= LOSSLESS:
+    if max(picture.size) <= lossless:
         picture.save(written, "PNG", optimize=True)
         kind = "png"
     else:
