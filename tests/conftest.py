@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,3 +60,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 noisy = np.clip(rng.normal(colour, 40, (12, 12, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(noisy).save(root / split / name / f"{index:02d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real browser, where there is one: Playwright's core package and a ``chromium`` on the path."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()

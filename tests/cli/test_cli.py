@@ -304,7 +304,7 @@ def test_an_interrupt_says_how_to_go_on(
     """What is printed can be typed, whatever the options of the run were."""
     argv = ["fit", str(photos), *TINY, *options, "--epochs", "2", "--out", "my run", "--quiet"]
     with monkeypatch.context() as patched:
-        patched.setattr("autolora.experiments.run.write_metrics", stop)
+        patched.setattr("autolora.experiments.tracking.write_metrics", stop)
         assert run(argv) == 130
     err = capsys.readouterr().err
     assert err.startswith("autolora: interrupted after the last finished epoch; continue with: autolora fit ")

@@ -64,7 +64,7 @@ def test_options_reach_the_hub(
         (["nowhere", "--format", "timm"], "nowhere: no run and no model in it; give the folder of a finished run"),
         (["begun", "--format", "timm"], "begun has no result.json: the run is not finished; continue it with --resume"),
         (["bees", "--format", "timm", "--push-to-hub", "bees"], "does not say whose it is; write ORG/NAME"),
-        (["--format", "timm"], "the following arguments are required"),
+        (["--format", "timm"], "no RUN given: run folder"),
         (["bees", "--formt", "timm"], "option --formt is unknown; did you mean --format?"),
     ],
 )

@@ -128,7 +128,7 @@ def test_nothing_is_fetched(printed: Printed, monkeypatch: pytest.MonkeyPatch) -
     def fetch(*_: Any, **__: Any) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("autolora.models.backbones.within_reach", fetch)
+    monkeypatch.setattr("autolora.models.creation.within_reach", fetch)
     monkeypatch.setattr("socket.socket.connect", fetch)
     assert "11,181,642" in printed("resnet18")
 

@@ -74,7 +74,7 @@ def test_resume_takes_the_plugin_from_the_run_folder(
 ) -> None:
     shutil.copy(EXAMPLE, "mine.py")
     with monkeypatch.context() as patched:
-        patched.setattr("autolora.experiments.run.write_metrics", stop)
+        patched.setattr("autolora.experiments.tracking.write_metrics", stop)
         assert run(f"fit {photos} {TINY} --epochs 2 --plugin mine.py --method alp --out run --quiet".split()) == 130
     resume = capsys.readouterr().err.partition("continue with: autolora ")[2]
     monkeypatch.setattr(plugins, "_LOADED", {})  # another process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_one_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    print_comparison(result(0.9, 0.6), result(0.97, 0.01))
+    print_comparison(result(0.9, 0.6), result(0.97, 0.01), Path("runs/x/report.html"))
     lines = capsys.readouterr().out.splitlines()
     control = next(line for line in lines if line.strip().startswith("natural fine-tuning"))
     robust = next(line for line in lines if line.strip().startswith("AutoLoRa"))
@@ -53,3 +54,11 @@ def test_two_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert robust.index("90.0%") < robust.index("60.0%")
     assert robust.index("60.0%") == control.index(" 1.0%")  # in one column
     assert "took       63 s" in lines
+    assert "report     runs/x/report.html  (open it in a browser)" in lines
+
+
+def test_the_next_command_is_typed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    run = result(0.9, 0.6)
+    print_result(RunResult(Path("my runs/it's"), run.content), "autolora report {folder}")
+    typed = capsys.readouterr().out.splitlines()[-1].removeprefix("next       ")
+    assert shlex.split(typed) == ["autolora", "report", "my runs/it's"]

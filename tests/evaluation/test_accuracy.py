@@ -98,7 +98,7 @@ def test_the_attack_searches_in_low_precision_and_the_verdict_is_taken_in_full()
     seen: list[torch.dtype] = []
     model.register_forward_hook(lambda module, arguments, logits: seen.append(logits.dtype))
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-    verdicts(model, [(x, torch.zeros(4, dtype=torch.long))], PGD(ThreatModel("8/255"), steps=2), autocast=autocast)
+    verdicts(model, [(x, torch.zeros(4, dtype=torch.long))], PGD(ThreatModel("8/255"), steps=2), searching=autocast)
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 

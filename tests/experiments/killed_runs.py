@@ -20,7 +20,9 @@ import torch
 
 from autolora.attacks import PGD
 from autolora.cli import main
-from autolora.data import ImageSet
+from autolora.data import ImageSet, reading
+from autolora.experiments import evaluating, quickstart
+from autolora.experiments.export import exporting
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["autolora.cli", "autolora.experiments.run", "autolora.cli.summary"])
@@ -36,6 +38,11 @@ POINTS: dict[str, tuple[Any, str]] = {
     "replace": (Path, "replace"),
     "link": (os, "link"),
     "remove": (shutil, "rmtree"),
+    "decode": (reading, "decode"),
+    "begin run": (quickstart, "run"),
+    "card": (exporting, "model_card"),
+    "corrupt": (evaluating, "corruption_scores"),
+    "write text": (Path, "write_text"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -18,10 +19,12 @@ import pytest
 import torch
 from killed_runs import Point, command, start
 from PIL import Image
+from safetensors.torch import save_file
 
 from autolora.cli import run as command_line
 from autolora.data import pixels
 from autolora.errors import InputError, RunError
+from autolora.evaluation import shards
 from autolora.experiments import run as run_module
 from autolora.experiments.config import RunConfig, config_from, read_yaml
 from autolora.experiments.result import RunResult
@@ -67,7 +70,7 @@ def config(photos: Path, tmp_path: Path) -> Callable[..., RunConfig]:
 
 def metrics(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+    return [{name: value for name, value in row.items() if "second" not in name and name != "waiting"} for row in rows]
 
 
 def assert_same(ours: Path, theirs: Path) -> None:
@@ -94,7 +97,7 @@ def one_line(err: str) -> str:
         Point("fsync", 9),  # in the middle of a checkpoint within an epoch
         Point("rename", 5),  # between two names of a checkpoint
         Point("attack", 2 * (BATCHES + 1)),  # the last validation
-        Point("replace", 6),  # a file of the result
+        Point("replace", 7),  # a file of the result
     ],
     ids=lambda point: f"{point.operation} {point.number}",
 )
@@ -152,7 +155,45 @@ def test_an_evaluation_that_is_ended_goes_on_where_it_was(whole: Path, tmp_path:
     assert (tmp_path / "part" / "verdicts.csv").read_bytes() == (tmp_path / "whole" / "verdicts.csv").read_bytes()
 
 
+def test_a_flipped_bit_in_a_verdict_is_found_and_the_shard_judged_again(whole: Path, tmp_path: Path) -> None:
+    argv = ["evaluate", str(whole), "--attack", "pgd-2", "--batch-size", "4", "--device", "cpu", "--quiet"]
+    assert command([*argv, "--out", "whole"], tmp_path)[0] == 0
+    assert command([*argv, "--out", "part"], tmp_path, Point("attack", 3, signal.SIGTERM))[0] == 143
+    first = min((tmp_path / "part").rglob("0*.safetensors"))
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1  # of a verdict, or a pixel: what safetensors itself does not notice
+    first.write_bytes(data)
+    assert command([*argv, "--out", "part", "--resume"], tmp_path)[0] == 0
+    for name in ("verdicts.csv", "evaluation.json"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_corruptions_that_were_interrupted_are_not_lost(whole: Path, tmp_path: Path) -> None:
+    """What comes after the verdicts, when the evaluation has its file already."""
+    argv = ["evaluate", str(whole), "--attack", "pgd-1", "--corruptions", "--device", "cpu", "--quiet", "--out", "e"]
+    assert command(argv, tmp_path, Point("corrupt", 1, signal.SIGTERM))[0] == 143
+    assert (tmp_path / "e" / "evaluation.json").is_file()
+    assert command([*argv, "--resume"], tmp_path) == (0, "")
+    assert len(json.loads((tmp_path / "e" / "evaluation.json").read_text())["corruptions"]["types"]) == 15
+    code, err = command([*argv, "--resume"], tmp_path)
+    assert code == 2 and "holds a finished evaluation" in one_line(err)
+
+
 # two processes, one folder
+
+
+def test_two_evaluations_do_not_write_one_folder(whole: Path, tmp_path: Path) -> None:
+    argv = ["evaluate", str(whole), "--attack", "pgd-2", "--device", "cpu", "--quiet", "--out", str(tmp_path / "e")]
+    first = start(argv, tmp_path, Point("attack", 1, signal.SIGSTOP))
+    while not (tmp_path / "e" / LOCK).exists():
+        time.sleep(0.05)
+    (tmp_path / "other").mkdir()
+    code, err = command([*argv, "--resume"], tmp_path / "other")
+    first.kill()
+    first.join()
+    assert code == 1
+    assert f"{tmp_path / 'e'} is in use by process {first.pid} on {socket.gethostname()}; wait" in one_line(err)
+    assert command([*argv, "--resume"], tmp_path)[0] == 0
 
 
 def test_a_folder_in_use_names_its_owner_and_a_dead_one_does_not_count(photos: Path, tmp_path: Path) -> None:
@@ -243,7 +284,7 @@ def test_a_full_disk_ends_in_one_line_and_nothing_is_half_written(
         assert command_line(argv) == 1
     line = one_line(capsys.readouterr().err)
     assert line.startswith("autolora: no space left on the disk of run; nothing is half written; ")
-    kept = {path for path in files(tmp_path) if path != "run/config.yaml"}
+    kept = files(tmp_path) - {"run/config.yaml", "run/split.json"}
     assert not any(".new" in path for path in kept)
     if "continue with: autolora " in line:
         assert kept
@@ -252,6 +293,34 @@ def test_a_full_disk_ends_in_one_line_and_nothing_is_half_written(
         assert line.endswith("make room, and start again") and not kept
         assert command_line([*argv, "--resume"]) == 0
     assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "no space left on the disk of e; nothing is half written; what was judged is kept: make room"),
+        (errno.EROFS, "e cannot be written (Read-only file system); what was judged is kept: allow that, or name"),
+    ],
+)
+def test_an_evaluation_that_cannot_write_keeps_what_was_judged(
+    whole: Path,
+    tmp_path: Path,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["evaluate", str(whole), "--attack", "pgd-2", "--batch-size", "4", "--device", "cpu", "--quiet"]
+    assert command_line([*argv, "--out", "whole"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "save_file", Full(save_file, 3, code))
+        assert command_line([*argv, "--out", "e"]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert line.startswith(f"autolora: {said}") and "with --resume" in line
+    assert len(list(Path("e").rglob("0*.safetensors"))) == 2 and not list(Path("e").rglob("*.new"))
+    assert command_line([*argv, "--out", "e", "--resume"]) == 0
+    assert Path("e/verdicts.csv").read_bytes() == Path("whole/verdicts.csv").read_bytes()
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
@@ -329,7 +398,7 @@ def test_other_images_are_not_the_same_run(config: Callable[..., RunConfig], pho
 def interrupted(config: RunConfig) -> None:
     """Run the first epoch, and press Ctrl-C."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_module, "write_metrics", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr("autolora.experiments.tracking.write_metrics", lambda *_: signal.raise_signal(signal.SIGINT))
         run(config, progress=False)
 
 
@@ -380,6 +449,24 @@ def test_a_result_is_enough_to_run_it_again(whole: Path, tmp_path: Path) -> None
     assert_same(again.folder, whole)
     assert again.content["data"]["fingerprint"] == content["data"]["fingerprint"]
     assert again.content["environment"] == content["environment"]
+
+
+def test_a_plugin_is_in_the_result_and_another_one_does_not_continue_the_run(photos: Path, tmp_path: Path) -> None:
+    first = "from autolora.methods import FT, register\n\n@register('own')\nclass Own(FT):\n    'FT itself.'\n"
+    second = first + "# a change\n"
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in (first, second)]
+    (tmp_path / "own.py").write_text(first)
+    argv = f"fit {photos} {TINY} --method own --plugin own.py".replace(" --rank 2", "").split()
+    assert command(argv, tmp_path, Point("step", BATCHES + 1, signal.SIGTERM))[0] == 143
+    (tmp_path / "own.py").write_text(second)
+    code, err = command([*argv, "--resume"], tmp_path)
+    assert code == 2
+    line = one_line(err)
+    assert "--resume: the plugin's file is not as it was when the run was started" in line
+    assert f"SHA-256 {digests[0][:12]} then, {digests[1][:12]} now); put it back, or start a new run" in line
+    (tmp_path / "own.py").write_text(first)
+    assert command([*argv, "--resume"], tmp_path)[0] == 0
+    assert RunResult.read(tmp_path / "run").content["environment"]["plugin_sha256"] == digests[0]
 
 
 def test_sources_of_difference_are_in_the_result(whole: Path, config: Callable[..., RunConfig]) -> None:

@@ -37,6 +37,8 @@ def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
         fast = run["scores"]["autoattack-fast"]
         assert fast["total"] == 40 and "upper bound" in fast["label"] and fast["flags"] == []
     assert "sample of 40 images" in done.stdout
+    assert "report     first/report.html" in done.stdout
+    assert 2e5 < (tmp_path / "first/report.html").stat().st_size < 5e6  # of ten classes, with images
     assert result["scores"]["autoattack-fast"]["correct"] > control["scores"]["autoattack-fast"]["correct"]
     assert seconds < 300, "150 s on a quiet machine with two cores; this only catches what is far off"
 

@@ -30,6 +30,7 @@ FILES = {
     "config.yaml",
     "metrics.jsonl",
     "result.json",
+    "split.json",
     "model/config.json",
     "model/model.safetensors",
     "checkpoints/best/model.safetensors",
@@ -106,7 +107,17 @@ def test_result_has_the_fields_that_checks_read(finished: RunResult, photos: Pat
     assert content["environment"]["torch"] == torch.__version__
     data = content["data"]
     assert data["classes"] == CLASSES
-    assert (data["train"] + data["val"], data["test"]) == (36, 18)
+    assert (data["train"] + data["val"], data["test"], data["test_split"]) == (36, 18, "given")
+    split = json.loads((finished.folder / "split.json").read_text())
+    assert split["fingerprint"] == data["fingerprint"]
+    assert {name: len(split[name]) for name in ("train", "val", "test")} == {
+        n: data[n] for n in ("train", "val", "test")
+    }
+    assert sorted(split["train"] + split["val"] + split["test"]) == list(range(54))
+    network = timm.create_model("resnet20_cifar", num_classes=3)
+    model = content["model"]
+    assert (model["architecture"], model["input_size"]) == ("resnet20_cifar", [3, 12, 12])
+    assert model["parameters"] == sum(p.numel() for p in network.parameters()) == model["backbone_parameters"] + 65 * 3
     assert content["selected_on"] == "val"
     assert content["epochs_run"] == 3
     assert content["threat_model"] == {"norm": "Linf", "eps": "4/255", "radius": pytest.approx(4 / 255)}
@@ -163,7 +174,8 @@ def test_metrics_have_a_line_per_epoch(finished: RunResult) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     terms = {"natural", "adversarial", "consistency", "lambda1", "lambda2"}
     for row in rows:
-        assert row.keys() == {"epoch", "lr", "val_natural", "val_robust", "seconds", "images_per_second"} | terms
+        clock = {"seconds", "images_per_second", "waiting"}
+        assert row.keys() == {"epoch", "lr", "val_natural", "val_robust"} | clock | terms
         assert all(math.isfinite(value) for value in row.values())
         assert 0 <= row["val_natural"] <= 1
         assert 0 <= row["val_robust"] <= 1
@@ -184,7 +196,7 @@ def test_config_of_a_run_makes_the_same_run(finished: RunResult, tmp_path: Path)
     again = run(config, progress=False)
     assert again.scores == finished.scores
     assert table(again.folder) == table(finished.folder)
-    varying = {"seconds", "images_per_second"}
+    varying = {"seconds", "images_per_second", "waiting"}
     for row, other in zip(metrics(again.folder), metrics(finished.folder), strict=True):
         assert {k: v for k, v in row.items() if k not in varying} == {
             k: v for k, v in other.items() if k not in varying
@@ -230,7 +242,7 @@ def test_natural_fine_tuning_selects_on_natural_accuracy(config: Callable[..., R
 def test_resumed_is_uninterrupted(
     config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
-    options = {"epochs": 3, "schedule": schedule}
+    options = {"epochs": 3, "schedule": schedule, "track": "none"}
     whole = run(config(**options, out=str(tmp_path / "whole")), progress=False)
 
     def interrupted(path: Path, rows: list[dict[str, float]]) -> None:
@@ -238,7 +250,7 @@ def test_resumed_is_uninterrupted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(run_module, "write_metrics", interrupted)
+        patched.setattr("autolora.experiments.tracking.write_metrics", interrupted)
         run(config(**options), progress=False)
     folder = config().folder
     assert len(metrics(folder)) == 1
@@ -348,10 +360,10 @@ def test_a_file_is_no_folder(config: Callable[..., RunConfig], tmp_path: Path) -
         ({"schedule_options": {"speed": 2}}, "option of the schedule auto='speed' is not one of"),
         ({"schedule": "cosine", "schedule_options": {"warmup": "x"}}, "schedule cosine: warmup='x' is not an integer"),
         ({"schedule": "cosine", "schedule_options": {"warmup": 2}}, "warmup=2 does not fit in epochs=2"),
-        ({"lr": float("nan")}, "lr=nan is not a positive number"),
+        ({"lr": float("nan")}, "lr=nan is not a number"),
         ({"eps": 8}, "did you mean 8/255"),
         ({"eps": "8/"}, "is not a number"),
-        ({"norm": "L3"}, "not a known threat model"),
+        ({"norm": "L3"}, "norm='L3' is not one of Linf, L2"),
         ({"attack": "fgsm"}, "attack 'fgsm' is unknown; use pgd-K"),
         ({"precision": "fp16"}, "fp16 needs a CUDA device"),
         ({"classes": "blue,rde"}, "no class 'rde'; did you mean 'red'"),

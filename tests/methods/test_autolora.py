@@ -348,3 +348,20 @@ def test_the_start_of_the_attack_is_an_option() -> None:
 def test_choices_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         AutoLoRa(PGD_2, **options)
+
+
+def test_the_weights_can_come_from_the_answers_of_the_epoch_before() -> None:
+    """The first epoch measures; the next takes the mean of what the loss has seen, and asks nobody."""
+    model, method = tiny(), AutoLoRa(PGD_2, measured_on="epoch")
+    method.prepare(model)
+    asked: list[bool] = []
+    method.begin_epoch(model, lambda way, augmented=True, images=None: 0.25 if not asked.append(augmented) else 0.0)  # type: ignore[func-returns-value]
+    assert asked == [True] and method.gauges()["lambda1"] == 0.75
+    x, y = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+    expected = (deepcopy(model).train().through("natural", x).argmax(1) == y).float().mean()
+    method.loss(model.train(), Batch(x, y, x))
+    torch.testing.assert_close(method.measures(), {"natural_accuracy": expected})
+    method.end_training({"natural": 1.0, "natural_accuracy": 0.5})
+    method.begin_epoch(model, lambda way, **_: pytest.fail("measured again"))
+    assert (method.lambda1, method.lambda2) == (0.5, 3.0)
+    assert AutoLoRa(PGD_2).measures() == {}

@@ -6,15 +6,30 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from errno import EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from signal import SIG_IGN, SIGTERM, signal
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from autolora.cli import compare, doctor, evaluate, export, fit, listings, params, pretrain, quickstart, report, suite
-from autolora.cli.messages import one_line
+from autolora.cli import (
+    compare,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    listings,
+    params,
+    pretrain,
+    quickstart,
+    report,
+    serve,
+    suite,
+)
+from autolora.cli.messages import Option, check_flags, described, one_line
 from autolora.cli.options import WITH_PRESETS, config_first
 from autolora.errors import InputError, RunError
 
@@ -28,6 +43,7 @@ COMMANDS = {
         doctor,
         compare,
         report,
+        serve,
         export,
         suite,
         params,
@@ -35,6 +51,8 @@ COMMANDS = {
     )
 }
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+IMPOSSIBLE = (ENAMETOOLONG, ELOOP, EINVAL, ENOTDIR, EISDIR)  # what the system says of names that cannot be
+LONGEST_NAME = 200
 
 EPILOG = """examples:
   autolora quickstart                     handwritten digits, offline, in two minutes
@@ -51,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt as end:  # before the command began
-        code = ended_by(end)
+        code = _fail(ended_by(end), "interrupted before anything was written")
     sys.exit(code)
 
 
@@ -67,10 +85,13 @@ def run(argv: list[str]) -> int:
     except InputError as error:
         return _fail(USAGE, error)
     except KeyboardInterrupt as end:
-        hint = command.resume_hint(options[options.command])
-        return _fail(ended_by(end), f"interrupted{hint}")
+        with suppress(Exception):  # options that cannot work; or torch, whose import has been broken off
+            return _fail(ended_by(end), f"interrupted{command.resume_hint(options[options.command])}")
+        return _fail(ended_by(end), "interrupted")
     except BrokenPipeError:
         return FAILED
+    except OSError as error:
+        return _fail(USAGE if error.errno in IMPOSSIBLE else FAILED, _of_system(error))
     except Exception as error:
         return _fail(FAILED, _unexpected(error))
     return OK if code is None else code  # the doctor's says whether something was found
@@ -92,6 +113,7 @@ def ended_by(end: KeyboardInterrupt) -> int:
 
 
 def _parser() -> ArgumentParser:
+    set_parsing_settings(add_print_completion_argument=True)
     parser = ArgumentParser(
         prog="autolora",
         description="Turn a pre-trained vision backbone into an adversarially robust classifier for your own images.",
@@ -99,6 +121,7 @@ def _parser() -> ArgumentParser:
         exit_on_error=False,
         formatter_class=_formatter(),
         version=_version(),
+        allow_abbrev=False,  # of the commands too: a part of a name can become another option's with the next version
     )
     commands = parser.add_subcommands(required=True, dest="command", title="commands", metavar="COMMAND")
     for name, module in COMMANDS.items():
@@ -106,10 +129,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _options() -> dict[str, list[str]]:
-    """Names of the options by command."""
-    named = {name: list(module.parser(_formatter()).get_defaults().keys()) for name, module in COMMANDS.items()}
-    return {name: [*options, "preset"] if name in WITH_PRESETS else options for name, options in named.items()}
+def _options() -> dict[str, dict[str, Option]]:
+    """Options by command and name."""
+    named = {name: described(module.parser(_formatter())) for name, module in COMMANDS.items()}
+    return {name: options | ({"preset": Option()} if name in WITH_PRESETS else {}) for name, options in named.items()}
 
 
 def _parse(argv: list[str]) -> Namespace | int:
@@ -117,7 +140,9 @@ def _parse(argv: list[str]) -> Namespace | int:
     if not argv:
         argv = ["--help"]
     try:
-        return _parser().parse_args(config_first(argv))
+        options = _parser().parse_args(config_first(argv))
+        check_flags(options[options.command], described(COMMANDS[options.command].parser(_formatter())))
+        return options
     except SystemExit as done:  # --help, --version and --print_config
         return int(done.code or 0)
     except InputError as error:
@@ -167,11 +192,20 @@ def _unexpected(error: Exception) -> str:
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
 
 
+def _of_system(error: OSError) -> str:
+    """Say what the system refused, and for which file."""
+    if logging.getLogger("autolora").isEnabledFor(logging.DEBUG):
+        raise error
+    where = f"{str(error.filename)[:LONGEST_NAME]}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
+
+
 def _refuse(message: object) -> int:
     """Refuse a command line; of several processes that were launched with it, the first says why."""
     return _fail(USAGE, message) if os.environ.get("RANK", "0") == "0" else USAGE
 
 
 def _fail(code: int, message: object) -> int:
-    print(f"autolora: {' '.join(str(message).split())}", file=sys.stderr)
+    line = " ".join(str(message).split())  # names of files and classes can hold anything, commands to terminals too
+    print(f"autolora: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)}", file=sys.stderr)
     return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import add_common
+from autolora.cli.options import add_common, bars
 
 if TYPE_CHECKING:
     from autolora.experiments.diagnosis import Diagnosis, Finding
@@ -78,7 +78,7 @@ def execute(options: Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         device=options.device,
-        progress=not options.quiet,
+        progress=bars(options),
     )
     if options.json:
         print(json.dumps(diagnosis.as_json(), indent=2, allow_nan=False))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import MISSING, fields
 from functools import partial
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
-from types import FrameType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import add_common
+from autolora.cli.options import add_common, bars
+from autolora.cli.sharing import shared
 from autolora.experiments.evaluation_config import EvaluationConfig
 
 if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
@@ -56,33 +54,7 @@ def parser(formatter: Any) -> ArgumentParser:
 
 def execute(options: Namespace) -> None:
     """Run the command. Of several processes that share it, the first speaks for all."""
-    from autolora.experiments.processes import disband, joined
-
-    try:
-        with joined(options.device) as processes:
-            (_execute if processes.count == 1 else _share)(options, processes)
-    finally:
-        disband()
-
-
-def _share(options: Namespace, processes: Processes) -> None:
-    from autolora.cli import USAGE, ended_by
-    from autolora.experiments.processes import ToldElsewhere
-
-    for number in (SIGINT, SIGTERM):
-        signal(number, _end_once)
-    if not processes.first:
-        logging.getLogger("autolora").setLevel(logging.ERROR)
-    try:
-        _execute(options, processes)
-    except ToldElsewhere:
-        raise SystemExit(USAGE) from None
-    except KeyboardInterrupt as end:
-        if processes.first:
-            raise
-        raise SystemExit(ended_by(end)) from None
-    finally:
-        _stop_listening()
+    shared(options.device, partial(_execute, options))
 
 
 def _execute(options: Namespace, processes: Processes) -> None:
@@ -90,22 +62,9 @@ def _execute(options: Namespace, processes: Processes) -> None:
     from autolora.experiments.evaluating import run_evaluation
 
     config = processes.agree(partial(_config, options))
-    content = run_evaluation(config, resume=options.resume, progress=not options.quiet, processes=processes)
+    content = run_evaluation(config, resume=options.resume, progress=bars(options), processes=processes)
     if processes.first and not options.quiet:
         print_evaluation(config.folder, content)
-
-
-def _end_once(number: int, frame: FrameType | None) -> None:
-    from autolora.cli import Terminated
-
-    _stop_listening()
-    raise Terminated if number == SIGTERM else KeyboardInterrupt
-
-
-def _stop_listening() -> None:
-    """Ignore further signals: a terminal signals all processes, and their launcher once more when one has ended."""
-    for number in (SIGINT, SIGTERM):
-        signal(number, SIG_IGN)
 
 
 def resume_hint(options: Namespace) -> str:
@@ -116,7 +75,12 @@ def resume_hint(options: Namespace) -> str:
 def _config(options: Namespace) -> EvaluationConfig:
     hints = get_type_hints(EvaluationConfig)
     values: dict[str, Any] = {item.name: options[item.name] for item in fields(EvaluationConfig)}
-    for name in values:
-        if hints[name] == tuple[str, ...]:
-            values[name] = tuple(values[name])
-    return EvaluationConfig(**values)
+    return EvaluationConfig(**{name: _several(value, hints[name]) for name, value in values.items()})
+
+
+def _several(value: Any, hint: Any) -> Any:
+    """Make a tuple of an option that repeats; a file may give it once, and radii as numbers."""
+    if hint != tuple[str, ...]:
+        return value
+    parts = value if isinstance(value, list) else [value]
+    return tuple(str(part) if type(part) in (int, float) else part for part in parts)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import config_parser, to_config
+from autolora.cli.options import bars, config_parser, to_config
 from autolora.cli.options import resume_hint as hint_for
+from autolora.cli.sharing import shared
+
+if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
+    from autolora.experiments.processes import Processes
 
 NAME = "fit"
 HELP = "robust fine-tuning on your own images"
@@ -17,6 +22,7 @@ EPILOG = """examples:
   autolora fit photos/ --method at --schedule cosine --epochs 30
   autolora fit photos/ --out runs/photos --resume        continue a run that stopped
   autolora fit --config runs/photos/config.yaml --out runs/again
+  torchrun --nproc-per-node 2 -m autolora fit photos/    two processes share every batch
 """
 
 
@@ -28,13 +34,18 @@ def parser(formatter: Any) -> ArgumentParser:
 
 
 def execute(options: Namespace) -> None:
-    """Run the command."""
+    """Run the command. Of several processes that share it, the first speaks for all."""
+    shared(options.device, partial(_execute, options))
+
+
+def _execute(options: Namespace, processes: Processes) -> None:
     from autolora.cli.summary import print_result
     from autolora.experiments.run import run
 
-    result = run(to_config(options), resume=options.resume, progress=not options.quiet)
-    if not options.quiet:
-        print_result(result)
+    config = processes.agree(partial(to_config, options))
+    result = run(config, resume=options.resume, progress=bars(options), processes=processes)
+    if processes.first and not options.quiet:
+        print_result(result, "autolora report {folder}   # one page with everything about the run")
 
 
 def resume_hint(options: Namespace) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -10,6 +11,7 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
+from autolora.cli.config_files import check_config
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.presets import preset_file, preset_names
@@ -17,6 +19,13 @@ from autolora.experiments.result import CONFIG
 
 WITH_PRESETS = ("fit", "pretrain")  # the commands that take the options of a run
 SHOWN_FIRST = ("model", "weights", "method", "eps", "norm", "epochs", "batch_size", "image_size", "out", "seed")
+GROUPS = {  # the rest of the options, under the heading that the help shows them under
+    "model": ("weights_format", "adapter", "head", "upsample_to", "upsampling"),
+    "method": ("method_options", "rank", "attack", "step_size", "gradient_similarity", "plugin"),
+    "optimisation": ("schedule", "schedule_options", "lr", "momentum", "weight_decay", "reset_momentum"),
+    "data": ("val_fraction", "label_fraction", "classes", "augmentation", "data_root", "skip_bad_images"),
+    "machine": ("device", "precision", "workers", "deterministic", "checkpoint_minutes", "track"),
+}
 
 
 def config_parser(
@@ -32,9 +41,11 @@ def config_parser(
     """
     parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, formatter_class=formatter)
     hints = get_type_hints(RunConfig)
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    shown = {name: groups[title] for title, names in GROUPS.items() for name in names}
     for item in sorted(fields(RunConfig), key=_order):
         default = (defaults or {}).get(item.name, item.default)
-        _add(parser, item, hints[item.name], default)
+        _add(shown.get(item.name, parser), item, hints[item.name], default)
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder from its last checkpoint")
     known = ", ".join(preset_names())
     text = f"options of a published protocol ({known}); --config and command line win"
@@ -47,6 +58,11 @@ def add_common(parser: ArgumentParser) -> None:
     """Add what every command has."""
     parser.add_argument("--quiet", action="store_true", help="no progress and no messages, only errors")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options; the command line wins")
+
+
+def bars(options: Namespace) -> bool:
+    """Return whether progress bars are drawn: not under ``--quiet``, and not into a file or the log of a CI."""
+    return not options.quiet and sys.stderr.isatty()
 
 
 def to_config(options: Namespace) -> RunConfig:
@@ -77,9 +93,11 @@ def config_first(argv: list[str]) -> list[str]:
     The file that ``--preset NAME`` stands for goes in front of them, so that they win over it.
 
     Raises:
-        InputError: If a preset is unknown, or there is more than one.
+        InputError: If a preset is unknown, there is more than one, or a file stands for too much.
     """
     files, words = _take("--config", argv)
+    for file in files:
+        check_config(file)
     presets, rest = _take("--preset", words)
     if rest[:1] and rest[0] in WITH_PRESETS:
         words = rest
@@ -117,7 +135,7 @@ def _order(item: Field[Any]) -> tuple[bool, int]:
     return (item.name != "data", SHOWN_FIRST.index(item.name) if shown else len(SHOWN_FIRST))
 
 
-def _add(parser: ArgumentParser, item: Field[Any], kind: Any, default: Any) -> None:
+def _add(parser: Any, item: Field[Any], kind: Any, default: Any) -> None:
     text = item.metadata["help"]
     if default is MISSING:
         parser.add_argument(item.name, metavar=item.name.upper(), help=text)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import config_parser, to_config
+from autolora.cli.options import bars, config_parser, to_config
 from autolora.cli.options import resume_hint as hint_for
+from autolora.cli.sharing import shared
+
+if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
+    from autolora.experiments.processes import Processes
 
 NAME = "pretrain"
 HELP = "adversarial pre-training of a backbone"
@@ -41,11 +46,16 @@ def parser(formatter: Any) -> ArgumentParser:
 
 def execute(options: Namespace) -> None:
     """Run the command: the same engine as for fine-tuning, only the defaults differ."""
+    shared(options.device, partial(_execute, options))
+
+
+def _execute(options: Namespace, processes: Processes) -> None:
     from autolora.cli.summary import print_result
     from autolora.experiments.run import run
 
-    result = run(to_config(options), resume=options.resume, progress=not options.quiet)
-    if not options.quiet:
+    config = processes.agree(partial(to_config, options))
+    result = run(config, resume=options.resume, progress=bars(options), processes=processes)
+    if processes.first and not options.quiet:
         print_result(result, "autolora fit PHOTOS --model {folder}")
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from shlex import quote
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import add_common
-from autolora.errors import InputError
+from autolora.cli.options import add_common, bars
 
 NAME = "report"
 HELP = "one self-contained HTML file about a run, or about several side by side"
@@ -19,8 +16,6 @@ EPILOG = """examples:
   autolora report runs/photos --out photos.html --data elsewhere/photos.zip
   autolora report runs/photos --no-gallery               without loading the images
 """
-REPORT = "report.html"
-SUFFIXES = (".html", ".htm")
 
 
 def parser(formatter: Any) -> ArgumentParser:
@@ -53,21 +48,16 @@ def parser(formatter: Any) -> ArgumentParser:
 
 def execute(options: Namespace) -> None:
     """Run the command."""
-    from autolora.experiments.result import write_atomically
-    from autolora.report.collected import collect
-    from autolora.report.examination import examine
-    from autolora.report.page import render
-    from autolora.training.precision import resolve_device
+    from autolora.report.writing import write_report
 
-    device = resolve_device(options.device)
-    runs = collect(options.runs)
-    out = Path(options.out) if options.out is not None else runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT)
-    _check_out(out)
-    examination = examine(
-        runs, data=options.data, gallery=not options.no_gallery, device=device, progress=not options.quiet
+    out = write_report(
+        options.runs,
+        options.out,
+        data=options.data,
+        gallery=not options.no_gallery,
+        device=options.device,
+        progress=bars(options),
     )
-    page = render(runs, examination, _command(options))
-    write_atomically(out, page)
     if not options.quiet:
         print(f"report  {out}  ({out.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
@@ -75,19 +65,3 @@ def execute(options: Namespace) -> None:
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption: there is nothing to continue."""
     return ""
-
-
-def _command(options: Namespace) -> str:
-    words = ["autolora", NAME, *map(quote, options.runs)]
-    for name in ("out", "data"):
-        words += [f"--{name}", quote(options[name])] if options[name] is not None else []
-    return " ".join(words + ["--no-gallery"] * options.no_gallery)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a file that cannot be written, before anything slow begins."""
-    if out.suffix.lower() not in SUFFIXES:
-        given = repr(out.suffix) if out.suffix else "no suffix"
-        raise InputError(f"--out {out} has {given}; a report is a file of HTML, so end its name in .html")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from autolora.experiments.result import RunResult
@@ -28,8 +29,8 @@ def print_result(result: RunResult, then: str = "") -> None:
     _print_next(result, then)
 
 
-def print_comparison(robust: RunResult, control: RunResult) -> None:
-    """Print two runs beside each other: robust fine-tuning, and what fine-tuning without attacks gives."""
+def print_comparison(robust: RunResult, control: RunResult, report: Path) -> None:
+    """Print two runs beside each other, robust and natural fine-tuning, and where the report of both lies."""
     total = robust.scores["natural"]["total"]
     print(f"\nTest accuracy on {total} images, {_threat(robust.content)}, with 95 % intervals:\n")
     header = ("", *(NAMES.get(name, name) for name in robust.scores))
@@ -49,7 +50,8 @@ def print_comparison(robust: RunResult, control: RunResult) -> None:
             "bound too, and a closer one."
         )
     print(f"\ntook       {robust.content['seconds'] + control.content['seconds']:.0f} s")
-    _print_next(robust, "autolora fit PHOTOS   (a folder with one folder of images per class)")
+    print(f"report     {report}  (open it in a browser)")
+    _print_next(robust, "autolora fit PHOTOS   # a folder with one folder of images per class")
 
 
 def print_evaluation(folder: Path, content: Mapping[str, Any]) -> None:
@@ -85,7 +87,7 @@ def _print_next(result: RunResult, then: str) -> None:
     print(f"run folder {result.folder}")
     print(f'use it     model = autolora.load("{result.folder}")  # images in [0, 1] to logits')
     if then:
-        print(f"next       {then.format(folder=result.folder)}")
+        print(f"next       {then.format(folder=quote(str(result.folder)))}")
 
 
 def _threat(content: Mapping[str, Any]) -> str:

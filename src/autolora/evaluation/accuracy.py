@@ -34,7 +34,7 @@ def verdicts(
     batches: Batches,
     attack: PGD | None = None,
     *,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    searching: Callable[[], AbstractContextManager[object]] = nullcontext,
     gather: Gather = lambda tensor: tensor,
 ) -> Verdicts:
     """Judge every image, natural or under attack. The model must be in evaluation mode.
@@ -43,13 +43,13 @@ def verdicts(
         model: Images in [0, 1] to logits.
         batches: Images and labels, on the model's device.
         attack: What is done to the images first; None leaves them natural.
-        autocast: Precision in which the attack searches. The verdict itself is always taken in full precision.
+        searching: Form and precision that the attack searches. The verdict itself is the model's, in full precision.
         gather: Joins the verdicts of several processes.
     """
     parts = []
     for x, y in batches:
         if attack is not None:
-            with autocast():
+            with searching():
                 x = attack(model, x, y)
         with torch.no_grad():
             logits = model(x)

@@ -6,6 +6,7 @@ interruptions, makes no difference to the verdicts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from autolora.errors import InputError
 
 MANIFEST = "manifest.json"
+DIGEST = "sha256"  # in the header of a shard's file: of its tensors
 
 
 class Shard(NamedTuple):
@@ -67,7 +69,7 @@ class Shards:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(path, json.dumps(content, indent=2) + "\n")
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read(path)
         for name in content:
             if found.get(name) != content[name]:
                 raise InputError(
@@ -83,14 +85,23 @@ class Shards:
         """Keep a shard; a kill leaves it whole or not there."""
         path = self._path(number)
         new = path.with_name(f".{path.name}.new")
-        save_file({name: tensor.contiguous().cpu() for name, tensor in shard._asdict().items()}, new)
-        new.replace(path)
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in shard._asdict().items()}
+        try:
+            save_file(tensors, new, {DIGEST: _digest(tensors)})
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
 
     def read(self, number: int) -> Shard | None:
-        """Return a shard, or None if it is not there or not whole."""
+        """Return a shard, or None if it is not there or not what was written."""
         try:
-            shard = Shard(**load_file(self._path(number)))
-        except (SafetensorError, OSError, TypeError):
+            with safe_open(self._path(number), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if (file.metadata() or {}).get(DIGEST) != _digest(tensors):
+                    return None
+            shard = Shard(**tensors)
+        except (SafetensorError, OSError, TypeError, ValueError):
             return None
         return shard if len(shard.label) == len(self.rows(number)) else None
 
@@ -115,3 +126,21 @@ def _write(path: Path, text: str) -> None:
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged; delete {path.parent}, or name another folder with --out")
+    return content
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,59 @@
+"""Rows of a run in TensorBoard: what its own reader finds there, and what is said when a tracker is not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autolora
+from autolora.errors import InputError
+from autolora.experiments import tracking
+from autolora.experiments.config import RunConfig
+from autolora.experiments.tracking import tracker
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+
+
+def test_every_row_of_the_log_can_be_read_back(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    autolora.finetune(photos, out=tmp_path / "run", method="ft", epochs=2, track="tensorboard", progress=False)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "autolora")).Reload()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("lr", "natural", "val_natural", "val_robust"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in found] == [row["epoch"] for row in rows]
+        assert [value for _, value in found] == pytest.approx([row[name] for row in rows])
+
+
+@pytest.mark.usefixtures("missing")
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"pip install {name}"):
+        autolora.finetune("digits", out=tmp_path / "run", track=name, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("missing")
+def test_nobody_has_to_have_one() -> None:
+    assert tracker(RunConfig(data="digits")) is None
+
+
+def test_tensorboard_is_the_default_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: object() if name == "tensorboard" else None)
+    assert tracker(RunConfig(data="digits")) == "tensorboard"
+    assert tracker(RunConfig(data="digits", track="none")) is None
+
+
+@pytest.mark.parametrize("name", sorted(tracking.PACKAGES))
+def test_accelerate_knows_every_tracker(name: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    assert name in LOGGER_TYPE_TO_CLASS
