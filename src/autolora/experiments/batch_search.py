@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from torch import Tensor
 
