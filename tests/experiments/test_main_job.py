@@ -18,6 +18,7 @@ from autolora.evaluation import accuracy
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
     started = time.perf_counter()
     command = [str(Path(sys.executable).with_name("autolora")), "quickstart", "--out", "first"]

@@ -55,7 +55,7 @@ IMPOSSIBLE = (ENAMETOOLONG, ELOOP, EINVAL, ENOTDIR, EISDIR)  # what the system s
 LONGEST_NAME = 200
 
 EPILOG = """examples:
-  autolora quickstart                     handwritten digits, offline, in two minutes
+  autolora quickstart                     handwritten digits, offline, in a few minutes
   autolora fit photos/                    a robust classifier of your own images
   autolora fit photos.zip --out runs/a    the same, from an archive, into a folder of your choice
   autolora fit --help                     all options

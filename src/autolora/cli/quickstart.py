@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from autolora.cli.options import add_common, bars
 
 NAME = "quickstart"
-HELP = "the main job on handwritten digits, offline, in two minutes"
+HELP = "the main job on handwritten digits, offline, in a few minutes"
 SAMPLED = 50  # images attacked again for the report, which shall be a matter of seconds
 EPILOG = """examples:
   autolora quickstart
