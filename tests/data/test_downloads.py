@@ -39,10 +39,10 @@ def server(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def publish(name: str, address: str, checksum: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def publish(name: str, site: str, checksum: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``name`` be published there instead."""
     known = NAMED_SETS[name]
-    package = replace(known.packages[0], address=address, md5=checksum)
+    package = replace(known.packages[0], site=site, md5=checksum)
     monkeypatch.setitem(NAMED_SETS, name, replace(known, packages=(package,)))
 
 
@@ -52,7 +52,7 @@ def md5(path: Path) -> str:
 
 def test_a_set_is_downloaded_and_read_in_place(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = put(tmp_path / "www", layouts.cub(), "CUB_200_2011.tgz") / "CUB_200_2011.tgz"
-    publish("cub", f"{server}/CUB_200_2011.tgz", md5(archive), monkeypatch)
+    publish("cub", f"{server}/", md5(archive), monkeypatch)
     monkeypatch.setenv("AUTOLORA_DATA", str(tmp_path / "root"))
     assert download("cub") == tmp_path / "root"
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["CUB_200_2011.tgz"]  # not unpacked, nothing else
@@ -66,7 +66,7 @@ def test_nothing_is_left_of_a_failed_download(
     mistake: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = put(tmp_path / "www", layouts.cub(), "CUB_200_2011.tgz") / "CUB_200_2011.tgz"
-    publish("cub", f"{server}/CUB_200_2011.tgz", md5(archive), monkeypatch)
+    publish("cub", f"{server}/", md5(archive), monkeypatch)
     if mistake == "absent":
         archive.unlink()
     else:

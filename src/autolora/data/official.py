@@ -26,7 +26,7 @@ class Package:
         archive: Its file name.
         folder: The folder that it unpacks to; empty where its files lie at the top.
         marks: Files in it that are in nothing else; a folder with one of them is an unpacked copy, whatever its name.
-        address: Where it is published.
+        site: The folder on the web that it lies in, with a slash at the end.
         size: Of the download, for people.
         md5: Of the download, where its authors or torchvision publish one.
         other_form: The same images in another archive, which is as good.
@@ -35,10 +35,15 @@ class Package:
     archive: str
     folder: str
     marks: tuple[str, ...]
-    address: str
+    site: str
     size: str
     md5: str = ""
     other_form: "Package | None" = None
+
+    @property
+    def address(self) -> str:
+        """Return where it is published."""
+        return f"{self.site}{self.archive}"
 
 
 @dataclass(frozen=True)

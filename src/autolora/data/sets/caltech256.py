@@ -18,7 +18,7 @@ CALTECH256 = Package(
     "256_ObjectCategories.tar",
     "256_ObjectCategories",
     (),
-    "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+    "https://data.caltech.edu/records/nyy15-4j048/files/",
     "1.1 GiB",
     "67b4f42ca05d46448c6bb8ecd2220f6d",
 )

@@ -17,20 +17,20 @@ from autolora.errors import InputError
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-ADDRESS = "https://www.cs.toronto.edu/~kriz/"
+SITE = "https://www.cs.toronto.edu/~kriz/"
 
 CIFAR10 = Package(
     "cifar-10-python.tar.gz",
     "cifar-10-batches-py",
     ("batches.meta", "data_batch_1", "test_batch"),
-    f"{ADDRESS}cifar-10-python.tar.gz",
+    SITE,
     "163 MiB",
     "c58f30108f718f92721af3b95e74349a",
     Package(
         "cifar-10-binary.tar.gz",
         "cifar-10-batches-bin",
         ("batches.meta.txt", "data_batch_1.bin", "test_batch.bin"),
-        f"{ADDRESS}cifar-10-binary.tar.gz",
+        SITE,
         "162 MiB",
     ),
 )
@@ -38,14 +38,14 @@ CIFAR100 = Package(
     "cifar-100-python.tar.gz",
     "cifar-100-python",
     ("meta",),
-    f"{ADDRESS}cifar-100-python.tar.gz",
+    SITE,
     "161 MiB",
     "eb9058c3a382ffc7106e4002c42a8d85",
     Package(
         "cifar-100-binary.tar.gz",
         "cifar-100-binary",
         ("fine_label_names.txt", "coarse_label_names.txt"),
-        f"{ADDRESS}cifar-100-binary.tar.gz",
+        SITE,
         "161 MiB",
     ),
 )
@@ -175,7 +175,7 @@ def dictionary(contents: Contents, file: str) -> dict[str, Any]:
     except Refused as refused:
         raise InputError(
             f"{contents.where}: {file} is refused, since unpickling it could run code ({refused}); "
-            f"get the original from {ADDRESS}cifar.html"
+            f"get the original from {SITE}cifar.html"
         ) from None
     except ValueError as error:
         raise InputError(f"{contents.where}: {file} cannot be read ({error}); download it again") from None

@@ -13,7 +13,7 @@ CUB = Package(
     "CUB_200_2011.tgz",
     "CUB_200_2011",
     ("images.txt", "image_class_labels.txt", "train_test_split.txt"),
-    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+    "https://data.caltech.edu/records/65de6-vp158/files/",
     "1.1 GiB",
     "97eceeb196236b17998738112f37df78",
 )

@@ -15,9 +15,9 @@ from autolora.data.official import Contents, Package
 from autolora.data.sets.lists import Entry, tree_of
 from autolora.errors import InputError
 
-ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
-IMAGES = Package("images.tar", "Images", (), f"{ADDRESS}images.tar", "757 MiB")
-LISTS = Package("lists.tar", "", ("train_list.mat", "test_list.mat"), f"{ADDRESS}lists.tar", "0.5 MiB")
+SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+IMAGES = Package("images.tar", "Images", (), SITE, "757 MiB")
+LISTS = Package("lists.tar", "", ("train_list.mat", "test_list.mat"), SITE, "0.5 MiB")
 FILES: tuple[tuple[str, Split], ...] = (("train_list.mat", "train"), ("test_list.mat", "test"))
 
 

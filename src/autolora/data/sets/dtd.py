@@ -15,7 +15,7 @@ DTD = Package(
     "dtd-r1.0.1.tar.gz",
     "dtd",
     ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt"),
-    "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+    "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/",
     "596 MiB",
     "fff73e5086ae6bdbea199a49dfb8a4c1",
 )

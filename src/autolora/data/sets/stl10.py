@@ -13,7 +13,7 @@ STL10 = Package(
     "stl10_binary.tar.gz",
     "stl10_binary",
     ("train_X.bin", "test_X.bin", "class_names.txt"),
-    "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+    "http://ai.stanford.edu/~acoates/stl10/",
     "2.5 GiB",
     "91f7769df0f17e558f3565bffb0c7dfb",
 )
