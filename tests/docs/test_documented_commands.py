@@ -16,9 +16,8 @@ from .blocks import ROOT, Block, blocks
 
 # what the pages run beside autolora; each says its words, and does nothing
 STUBS = ("autolora", "uv", "pip", "python", "torchrun", "accelerate", "tensorboard", "ssh", "grep")
-RECORDER = "".join(
-    f'{name}() {{ printf \'%s\\0\' {name} "$@" >> "$RECORD"; printf \'\\n\' >> "$RECORD"; }}\n' for name in STUBS
-)
+# one write for each command: the two sides of a pipe run at the same time
+RECORDER = "".join(f"{name}() {{ printf '%s\\0' {name} \"$@\" $'\\n' >> \"$RECORD\"; }}\n" for name in STUBS)
 
 
 @pytest.fixture(scope="module")
