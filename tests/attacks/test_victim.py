@@ -31,7 +31,8 @@ def asked(part: Part) -> dict[str, Counting]:
     layer = nn.Linear(48, 4)
     x = torch.rand(6, 3, 4, 4)
     forms = {name: Counting(layer) for name in ("model", "search", "slope")}
-    part(Victim(**forms), x, layer(x.flatten(1)).argmax(dim=1), torch.Generator().manual_seed(0))
+    victim = Victim(forms["model"], forms["search"], forms["slope"])
+    part(victim, x, layer(x.flatten(1)).argmax(dim=1), torch.Generator().manual_seed(0))
     return forms
 
 
@@ -66,6 +67,6 @@ def test_without_forms_the_model_is_searched_and_nothing_is_looked_at_twice() ->
 def test_a_fall_on_either_form_is_confirmed_by_the_model() -> None:
     right = torch.tensor([0, 0])
     logits = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    for forms in ({"search": torch.neg}, {"slope": torch.neg}):
-        victim = Victim(lambda x: torch.tensor([[2.0, 1.0]]).expand(len(x), 2), **forms)
+    for search, slope in ((torch.neg, None), (None, torch.neg)):
+        victim = Victim(lambda x: torch.tensor([[2.0, 1.0]]).expand(len(x), 2), search, slope)
         assert not victim.fallen(torch.rand(2, 1, 1, 1), right, logits).any()

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from autolora.attacks.climbing import AttackStep, climb
 from autolora.errors import InputError
 from autolora.losses import cross_entropy_each
 from autolora.threat import ThreatModel
@@ -81,15 +82,8 @@ class PGD:
         return best
 
     def _climb(self, model: Forward, x: Tensor, target: Tensor, objective: Objective) -> Tensor:
-        x_adv = self._begin(x)
-        for _ in range(self.steps):
-            x_adv.requires_grad_()
-            with torch.enable_grad():
-                gain = objective(model(x_adv), target).sum()
-            # autograd.grad prunes the graph to x_adv: no weight gradient is computed or accumulated
-            (grad,) = torch.autograd.grad(gain, x_adv)
-            x_adv = self.threat.project(x_adv.detach() + self.step_size * self.threat.ascent(grad), x)
-        return x_adv
+        step = AttackStep(self.threat, self.step_size, objective)
+        return climb(model, step, self._begin(x), x, target, self.steps)
 
     def _begin(self, x: Tensor) -> Tensor:
         if self.start == "uniform":

@@ -22,11 +22,13 @@ class Victim:
         search: The same function, cheaper, and equal but for rounding in float32; by default the model itself.
         slope: The same function in low precision, for attacks that follow its gradient; by default ``search``. Attacks
             that live on comparing logits (Square, FAB) would be blind to small differences on it.
+        most: Images that it may be shown at once, for searches that could take several targets together.
     """
 
     model: Forward
     search: Forward | None = None
     slope: Forward | None = None
+    most: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits (N, K) that a search compares."""

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolora.attacks import PGD
-from autolora.attacks.autoattack.apgd import APGD, APGDT, OBJECTIVES, Ascent, Loss, TargetedObjective, checkpoints
+from autolora.attacks.autoattack.apgd import APGD, APGDT, OBJECTIVES, Loss
+from autolora.attacks.autoattack.ascent import Ascent, TargetedObjective, checkpoints
 from autolora.attacks.autoattack.margins import logit_margin, targeted_dlr
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
@@ -102,6 +102,7 @@ class AutoAttack:
             on_part: Called with the name of a part that begins, and how many images are left for it.
         """
         victim = model if isinstance(model, Victim) else Victim(model)
+        victim = replace(victim, most=max(victim.most, len(x)))  # what fits now fits when few are left, too
         found, by = x.clone(), torch.full_like(y, STANDING)
         by[wrong(victim.model(x), y)] = NATURAL
         for number, (name, part) in enumerate(self.parts().items(), start=1):

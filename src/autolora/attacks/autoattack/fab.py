@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from autolora.attacks.autoattack.margins import likeliest_wrong, targeted_margin
 from autolora.attacks.autoattack.projections import to_hyperplane
+from autolora.attacks.autoattack.rounds import Siblings, rounds
 from autolora.attacks.victim import Victim, wrong
 from autolora.errors import InputError
 from autolora.threat import ThreatModel
@@ -82,11 +82,16 @@ class FABT:
             logits = victim(x)
         fallen = victim.fallen(x, y, logits)
         x_adv = x.clone()
-        for target, restart in product(likeliest_wrong(logits, y, self.targets).unbind(1), range(self.restarts)):
-            start = self._start(x, generator) if restart else x
-            left = (~fallen).nonzero().squeeze(1)
-            run = _Run(left, x[left], y[left], target[left], start[left])
-            self._walk(victim, run, x_adv, fallen)
+        targets = likeliest_wrong(logits, y, self.targets).repeat_interleave(self.restarts, dim=1)
+        for aim in rounds(targets, fallen, victim.most):
+            starts = [self._start(x, generator) if column % self.restarts else x for column in aim.columns]
+            start = torch.cat([drawn[aim.image[rows]] for drawn, rows in zip(starts, aim.parts(), strict=True)])
+            run = _Run(torch.arange(len(start), device=x.device), x[aim.image], y[aim.image], aim.target, start)
+            found, fell = self._walk(victim, run, Siblings(aim.image))
+            for rows in aim.parts():
+                image = aim.image[rows]
+                new = fell[rows] & ~fallen[image]
+                x_adv[image[new]], fallen[image[new]] = found[rows][new], True
         return x_adv, fallen
 
     def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -97,18 +102,21 @@ class FABT:
             noise = self.threat.ascent(torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype))
         return (x + self.threat.radius / 2 * noise).clamp(0, 1)
 
-    def _walk(self, victim: Victim, run: _Run, x_adv: Tensor, fallen: Tensor) -> None:
-        """Walk with the images of a run, and write those that fall into ``x_adv`` and ``fallen``."""
+    def _walk(self, victim: Victim, run: _Run, siblings: Siblings) -> tuple[Tensor, Tensor]:
+        """Walk with the rows of a run; return where each fell, if it did (n, C, H, W), and whether it did (n,)."""
+        found, fallen = run.iterate.clone(), torch.zeros_like(run.y, dtype=torch.bool)
         for _ in range(self.steps):
             if not len(run.rows):
-                return
+                break
             run = run._replace(iterate=self._step(run, *_linearise(victim, run)))
             fell, adversarial = self._judge(victim, run)
             if bool(fell.any()):
-                x_adv[run.rows[fell]], fallen[run.rows[fell]] = run.iterate[fell], True
-                run, adversarial = _Run(*(tensor[~fell] for tensor in run)), adversarial[~fell]
+                found[run.rows[fell]], fallen[run.rows[fell]] = run.iterate[fell], True
+                of_use = siblings.of_use(run.rows, fell)
+                run, adversarial = _Run(*(tensor[of_use] for tensor in run)), adversarial[of_use]
             nearer = run.x + self.beta * (run.iterate - run.x)
             run = run._replace(iterate=torch.where(adversarial.view(-1, 1, 1, 1), nearer, run.iterate))
+        return found, fallen
 
     def _step(self, run: _Run, value: Tensor, grad: Tensor) -> Tensor:
         iterate, x = run.iterate, run.x
@@ -144,7 +152,7 @@ class FABT:
 class _Run(NamedTuple):
     """The images that a run still walks with; they leave it together with all that belongs to them."""
 
-    rows: Tensor  # where they are in the batch (n,)
+    rows: Tensor  # where they are in the round (n,)
     x: Tensor  # natural images (n, C, H, W)
     y: Tensor  # labels (n,)
     target: Tensor  # the wrong class to walk to (n,)
