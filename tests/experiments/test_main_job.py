@@ -43,7 +43,7 @@ def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
     assert result["scores"]["autoattack-fast"]["correct"] > control["scores"]["autoattack-fast"]["correct"]
     assert seconds < 300, "150 s on a quiet machine with two cores; this only catches what is far off"
 
-    test = load_splits("digits", image_size=32, progress=False).test
+    test = load_splits("digits", image_size=result["config"]["image_size"], progress=False).test
     with torch.no_grad():
         found = accuracy(autolora.load(tmp_path / "first"), loader(test, 256))
     assert found.accuracy == result["scores"]["natural"]["accuracy"]
