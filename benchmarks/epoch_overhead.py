@@ -2,7 +2,7 @@
 
 A run of AutoLoRa on a named data set, with the defaults of ``autolora fit``; the parts are timed where they happen.
 
-python benchmarks/epoch_overhead.py [DATA] [--epochs 2] [--measured-on epoch]
+python benchmarks/epoch_overhead.py [DATA] [--epochs 2] [--measured-on epoch] [--val-fraction 0.05]
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--measured-on", default="augmented", choices=["augmented", "clean", "epoch"])
+    parser.add_argument("--val-fraction", type=float, help="share of the training images for validation")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--json", help="file for what was measured, and the machine")
     options = parser.parse_args()
@@ -54,19 +55,28 @@ def main() -> None:
         setattr(owner, method, timed(seconds, name, getattr(owner, method), clock))
     setattr(Epoch, "run", timed(seconds, "epoch", Epoch.run, clock))  # noqa: B010 - a method is replaced
     with tempfile.TemporaryDirectory() as folder:
-        method_options = {"measured_on": options.measured_on}
-        finetune(
-            options.data, epochs=options.epochs, method_options=method_options, out=f"{folder}/run", progress=False
+        result = finetune(
+            options.data,
+            epochs=options.epochs,
+            method_options={"measured_on": options.measured_on},
+            val_fraction=options.val_fraction,
+            out=f"{folder}/run",
+            progress=False,
         )
     last = {name: times[-1] for name, times in seconds.items()}
     whole = last["epoch"] + last["checkpoint"]
     last["validation"] = last["epoch"] - last["lambda"] - last["training"]
+    images = {split: result.content["data"][split] for split in ("train", "val")}
     print(f"the last of {options.epochs} epochs on {options.data}, measured on {options.measured_on}: {whole:.2f} s")
+    print(f"  {images['train']} training and {images['val']} validation images")
     for name in ("training", "lambda", "validation", "checkpoint"):
         print(f"  {name:12} {last[name]:8.2f} s  {last[name] / whole:6.1%}")
     print(f"  all but training {1 - last['training'] / whole:6.1%}")
     device = resolve_device("auto")
-    write(options.json, {"machine": described(device, resolve_precision("auto", device)), "seconds": last})
+    write(
+        options.json,
+        {"machine": described(device, resolve_precision("auto", device)), "images": images, "seconds": last},
+    )
 
 
 if __name__ == "__main__":

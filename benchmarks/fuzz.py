@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "fuzz"))
 
-from hostile_inputs import KINDS, Case, Material, cases
+from hostile_cases import Case, Material
+from hostile_inputs import KINDS, cases
 from trials import Verdict, make_material, tried
 
 

@@ -1,10 +1,11 @@
 """Short runs, killed with SIGKILL at random moments and resumed, against the uninterrupted ones, to the bit.
 
-Each run is the command line in a process of its own, killed at a moment drawn uniformly from the time that it takes,
-with checkpoints every fraction of a second. What counts are the files that ship: weights, verdicts, metrics but for
-the clock. Evaluations are killed as often as training is; there it is the verdicts.
+Each run is the command line in a process of its own, killed at a moment drawn uniformly from the time that it takes
+once its folder is there (before, nothing can be lost), with checkpoints every fraction of a second. What counts are the
+files that ship: weights, verdicts, metrics but for the clock. Evaluations are killed as often as training is; there it
+is the verdicts.
 
-OMP_NUM_THREADS=1 python benchmarks/kills.py [--kills 30] [--seed 0]
+OMP_NUM_THREADS=1 python benchmarks/kills.py [--kills 30] [--seed 0] [--of evaluation]
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ EVALUATIONS = {
     "evaluate, restarts": f"{EVALUATE} --attack pgd-20 --restarts 5",
     "evaluate, two radii": f"{EVALUATE} --attack pgd-50 --eps 2/255 --eps 8/255",
 }
+KINDS = {"training": TRAINING, "evaluation": EVALUATIONS}
 RUNS = TRAINING | EVALUATIONS
 CLOCK = ("second", "waiting")  # in the names of metrics that a clock has measured
 SHIPPED = ("model/model.safetensors", "evaluation/verdicts.csv", "verdicts.csv")
@@ -50,7 +52,7 @@ CONTEXT.set_forkserver_preload(["autolora.cli", "autolora.experiments.run", "aut
 
 
 class Ended(NamedTuple):
-    """How a process ended, and what it said."""
+    """How a process ended, how long its folder was there by then, and what it said."""
 
     code: int
     seconds: float
@@ -59,7 +61,7 @@ class Ended(NamedTuple):
 
 def _command(argv: list[str], folder: Path) -> None:
     os.chdir(folder)
-    os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open("said", os.O_WRONLY | os.O_TRUNC), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     torch.set_num_threads(1)
     if sys.platform == "linux":  # the processes that load images die with theirs, as those of the command line do
@@ -68,10 +70,13 @@ def _command(argv: list[str], folder: Path) -> None:
 
 
 def execute(argv: Sequence[str], folder: Path, kill_after: float | None = None) -> Ended:
-    """Run a command, and kill it after so many seconds if it still runs then."""
+    """Run a command, and kill it so many seconds after its folder is there, if it still runs then."""
+    (folder / "said").touch()  # it may be killed before it gets that far
     process = CONTEXT.Process(target=_command, args=(list(argv), folder))
-    started = time.perf_counter()
     process.start()
+    while process.is_alive() and not (folder / "run").exists():
+        time.sleep(0.002)
+    started = time.perf_counter()
     process.join(kill_after)
     process.kill()
     process.join()
@@ -89,7 +94,7 @@ def shipped(folder: Path) -> dict[str, object]:
 
 
 def killed(argv: Sequence[str], folder: Path, whole: float) -> tuple[Path, float]:
-    """Run until it is killed before its end; return where and when that was."""
+    """Run until it is killed before its end; return where that was, and how long after its folder was there."""
     while True:
         moment = random.uniform(0, whole)
         folder.mkdir(parents=True)
@@ -109,10 +114,11 @@ def where(root: Path, run_name: str) -> Path:
     return root / run_name.replace(", ", "-").replace(" ", "-")
 
 
-def uninterrupted(root: Path) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
+def uninterrupted(root: Path, kinds: Sequence[str]) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
     """Do every run once; return what it ships, and the seconds that it takes."""
     expected, seconds = {}, {}
-    for run_name, line in RUNS.items():
+    wanted = {"autolora", *(run_name for kind in kinds for run_name in KINDS[kind])}  # the one is what is evaluated
+    for run_name, line in ((name, line) for name, line in RUNS.items() if name in wanted):
         folder = where(root, run_name) / "whole"
         folder.mkdir(parents=True)
         if run_name in EVALUATIONS:
@@ -128,14 +134,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="of training, and as many of evaluations")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", nargs="+", choices=KINDS, default=list(KINDS), help="what is killed")
     options = parser.parse_args()
     random.seed(options.seed)
     identical: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        expected, seconds = uninterrupted(root)
-        print(f"{'run':22} {'takes':>7}  {'killed at':>9}  {'what there was then':32} resumed")
-        for kind, runs in {"training": TRAINING, "evaluation": EVALUATIONS}.items():
+        expected, seconds = uninterrupted(root, options.of)
+        print(f"{'run':22} {'works':>7}  {'killed at':>9}  {'what there was then':32} resumed")
+        for kind in options.of:
+            runs = KINDS[kind]
             for number in range(options.kills):
                 run_name = list(runs)[number % len(runs)]
                 argv = runs[run_name].split()
@@ -147,7 +155,7 @@ def main() -> None:
                 verdict = "identical" if same else f"DIFFERENT ({ended.code}: {ended.said})"
                 print(f"{run_name:22} {seconds[run_name]:6.1f}s  {moment:8.2f}s  {found:32} {verdict}", flush=True)
             print(f"{kind}: {identical[kind]} of {options.kills} resumed runs ended with identical files", flush=True)
-    sys.exit(0 if identical.total() == 2 * options.kills else 1)
+    sys.exit(0 if identical.total() == len(options.of) * options.kills else 1)
 
 
 if __name__ == "__main__":

@@ -106,18 +106,19 @@ def plain_autolora(robust: RobustModel) -> PlainStep:
     return step
 
 
-def plain_loft(robust: RobustModel, *, low: bool = False) -> PlainStep:
+def plain_loft(robust: RobustModel, *, low: bool = False, rank: int = 8) -> PlainStep:
     """LoFT on the layers of PEFT: each adapted convolution is followed by two more, in every pass.
 
     Args:
         robust: The model to copy.
         low: In bf16 and channels-last, otherwise the same loop.
+        rank: Of the updates.
     """
     from peft import LoraConfig, get_peft_model
 
     copy = deepcopy(robust.backbone)
     convolutions = [name for name, layer in copy.named_modules() if isinstance(layer, nn.Conv2d)]
-    adapted = get_peft_model(copy, LoraConfig(r=8, lora_alpha=8, target_modules=convolutions))
+    adapted = get_peft_model(copy, LoraConfig(r=rank, lora_alpha=8, target_modules=convolutions))
     model = nn.Sequential(deepcopy(robust.normalize), adapted, deepcopy(robust.head))
     device = robust.head.weight.device
     model.to(device)

@@ -2,7 +2,8 @@
 
 The plain steps are eager float32 loops written from the papers and their released code (``plain_steps.py``), LoFT's on
 the layers of ``peft``, which the development environment has. The share of the peak is that of the convolution timed
-in the same run, in the precision of the package's step.
+in the same run, in the precision of the package's step. With --compile the package's step is timed compiled too, and
+what its first call took, which is the warm-up.
 
 python benchmarks/train_step.py [--methods autolora loft] [--models resnet18_cifar packaged] [--batches 32 128]
 """
@@ -10,9 +11,11 @@ python benchmarks/train_step.py [--methods autolora loft] [--models resnet18_cif
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -29,11 +32,12 @@ from autolora.models.counting import build_on_meta
 from autolora.models.folding import Folding
 from autolora.threat import ThreatModel
 from autolora.training import Optimization, Step
+from autolora.training.forms import Compile, forms_for
 from autolora.training.precision import DTYPES, autocast_for, resolve_device, resolve_precision
 from autolora.training.replicas import accelerator_for
 from autolora.training.update import Update
 
-OURS = "autolora"
+OURS, COMPILED = "autolora", "autolora compiled"
 PLAIN = {
     "autolora": {"plain fp32": plain_autolora},
     "loft": {"peft fp32": plain_loft, "peft bf16 channels-last": partial(plain_loft, low=True)},
@@ -47,10 +51,17 @@ SURE = 0.6  # the branch's natural accuracy that both AutoLoRa loops take their 
 
 
 def package_step(
-    method: str, model: RobustModel, device: torch.device, precision: str, attack: str = "pgd-10"
+    method: str,
+    model: RobustModel,
+    device: torch.device,
+    precision: str,
+    attack: str = "pgd-10",
+    rank: int | None = None,
+    compile: Compile = "off",
+    batch: int = 0,
 ) -> PlainStep:
-    """Return the package's own step, as the loop takes it: attack, loss, gradients, optimizer."""
-    way = build_method(RunConfig(data="random", method=method, attack=attack), ThreatModel("8/255"))
+    """Return the package's own step, as the loop takes it: attack, loss, gradients, optimizer; may be compiled."""
+    way = build_method(RunConfig(data="random", method=method, attack=attack, rank=rank), ThreatModel("8/255"))
     model.to(memory_format=torch.channels_last)
     way.prepare(model)
     way.begin_training(model.to(device))
@@ -59,47 +70,84 @@ def package_step(
     optimizer = Optimization().optimizer([p for p in model.parameters() if p.requires_grad], 0.01)
     accelerator = accelerator_for(device, precision)
     step, prepared = accelerator.prepare(Step(model, way), optimizer)
-    update = Update(model, way, step, prepared, accelerator, autocast_for(precision, device), Folding(model.backbone))
+    chosen, autocast = forms_for(model, compile, device, batch), autocast_for(precision, device)
+    folding = Folding(model.backbone, in_place=chosen.captured is not None)
+    update = Update(model, way, step, prepared, accelerator, autocast, folding, forms=chosen)
     return lambda x, y: float(torch.stack(list(update(x, y).values())).sum())
 
 
-def forms(method: str, architecture: str, batch: int, device: torch.device) -> dict[str, Callable[[], Once]]:
-    """Return what makes a step of each form, by name; all of them begin with the same weights."""
+def forms(
+    method: str,
+    architecture: str,
+    batch: int,
+    device: torch.device,
+    rank: int | None = None,
+    compile: Compile = "off",
+) -> dict[str, Callable[[], Once]]:
+    """Return what makes a step of each form, by name; all of them begin with the same weights, and have one rank."""
     x, y = _batch(architecture, batch, device)
     precision = resolve_precision("auto", device)
 
     def make(form: str) -> Once:
         torch.manual_seed(0)
         model = build_model(architecture, classes=CLASSES, weights="none").to(device)
-        step = package_step(method, model, device, precision) if form == OURS else PLAIN[method][form](model)
-        return partial(step, x, y)
+        if form in (OURS, COMPILED):
+            mode = compile if form == COMPILED else "off"
+            return partial(package_step(method, model, device, precision, rank=rank, compile=mode, batch=batch), x, y)
+        plain = PLAIN[method][form]
+        return partial(plain(model) if rank is None else plain(model, rank=rank), x, y)
 
-    return {name: partial(make, name) for name in (*PLAIN[method], OURS)}
+    ours = (OURS,) if compile == "off" else (OURS, COMPILED)
+    return {name: partial(make, name) for name in (*PLAIN[method], *ours)}
 
 
-def compare(method: str, architecture: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    method: str,
+    architecture: str,
+    batch: int,
+    options: argparse.Namespace,
+    rank: int | None = None,
+    compile: Compile = "off",
+) -> dict[str, Any]:
     """Time a method's forms on a network, and print a line for each."""
     device = resolve_device(options.device)
     precision = resolve_precision("auto", device)
-    steps = {name: make() for name, make in forms(method, architecture, batch, device).items()}
+    steps = {name: make() for name, make in forms(method, architecture, batch, device, rank, compile).items()}
+    if COMPILED in steps:
+        now = perf_counter if options.clock == "wall" else with_children
+        started = now()
+        steps[COMPILED]()
+        print(f"compiling ({compile}), with the first step: {now() - started:.0f} s")
     seconds = in_turns(steps, options.rounds, device, options.clock)
     x, _ = _batch(architecture, batch, device)
     speed = PASSES[method] * forward_operations(architecture, x) / seconds[OURS] / 1e9
     peak = hardware_peak(device, DTYPES.get(precision, torch.float32), options.clock)
-    print(f"{method}, {architecture} at {x.shape[-1]}x{x.shape[-1]}, batches of {batch}, {precision}")
+    print(f"{method}{_ranked(rank)}, {architecture} at {x.shape[-1]}x{x.shape[-1]}, batches of {batch}, {precision}")
     for name, time in seconds.items():
         print(f"  {name:24} {time:8.3f} s  {batch / time:8.1f} images/s  {time / seconds[OURS]:5.2f} x {OURS}")
     share = speed / peak["convolution"]
     print(f"  {speed:.0f} G/s, {share:.0%} of the convolution's {peak['convolution']:.0f}", flush=True)
-    return {"method": method, "model": architecture, "batch": batch, "seconds": seconds, "speed": speed, "peak": peak}
+    case = {"method": method, "model": architecture, "batch": batch, "rank": rank}
+    return case | {"seconds": seconds, "speed": speed, "peak": peak}
 
 
-def memory(method: str, architecture: str, batch: int, device: torch.device) -> dict[str, Any]:
+def with_children() -> float:
+    """Return the processor time of this process, and of the compilers that it has started."""
+    return sum(os.times()[:4])
+
+
+def memory(method: str, architecture: str, batch: int, device: torch.device, rank: int | None = None) -> dict[str, Any]:
     """Measure the peak memory of each form in MiB, and print it."""
-    needed = {name: peak_memory(make, device) for name, make in forms(method, architecture, batch, device).items()}
+    needed = {
+        name: peak_memory(make, device) for name, make in forms(method, architecture, batch, device, rank).items()
+    }
     text = ", ".join(f"{name} {value:.0f}" for name, value in needed.items())
-    print(f"MiB at the peak, {method}, {architecture}, batches of {batch}: {text}", flush=True)
-    return {"method": method, "model": architecture, "batch": batch, "mib": needed}
+    print(f"MiB at the peak, {method}{_ranked(rank)}, {architecture}, batches of {batch}: {text}", flush=True)
+    return {"method": method, "model": architecture, "batch": batch, "rank": rank, "mib": needed}
+
+
+def _ranked(rank: int | None) -> str:
+    return "" if rank is None else f" of rank {rank}"
 
 
 def forward_operations(architecture: str, x: Tensor) -> int:
@@ -125,6 +173,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[32])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each form; 0: memory only")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--compile", choices=["off", "attack", "on"], default="off", help="time this form too")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", help="file for what was measured, and the machine")
     options = parser.parse_args()
@@ -133,7 +182,7 @@ def main() -> None:
     # memory first: in a process that has computed, freed memory is used again, and does not show
     peaks = [memory(*case, device) for case in cases]
     print(f"{options.clock} time, {torch.get_num_threads()} threads, median of {options.rounds}")
-    rows = [compare(*case, options) for case in cases] if options.rounds else []
+    rows = [compare(*case, options, compile=options.compile) for case in cases] if options.rounds else []
     content = {"machine": described(device, resolve_precision("auto", device)), "clock": options.clock}
     write(options.json, content | {"memory": peaks, "rows": rows})
 

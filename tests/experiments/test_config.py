@@ -51,6 +51,8 @@ CHANGED: dict[str, Any] = {
     "precision": "fp32",
     "workers": 1,
     "deterministic": True,
+    "compile": "attack",
+    "sync_batch_norm": "off",
     "checkpoint_minutes": 2.5,
     "plugin": "my_method.py",
     "out": "runs/x",

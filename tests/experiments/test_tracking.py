@@ -24,7 +24,14 @@ def test_every_row_of_the_log_can_be_read_back(photos: Path, tmp_path: Path) -> 
     pytest.importorskip("tensorboard", reason="no tensorboard: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    autolora.finetune(photos, out=tmp_path / "run", method="ft", epochs=2, track="tensorboard", progress=False)
+    tiny: dict[str, Any] = {
+        "model": "resnet20_cifar",
+        "weights": "none",
+        "image_size": 12,
+        "attack": "pgd-1",
+        "batch_size": 12,
+    }
+    autolora.finetune(photos, out=tmp_path / "run", method="ft", epochs=2, track="tensorboard", progress=False, **tiny)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "autolora")).Reload()
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for name in ("lr", "natural", "val_natural", "val_robust"):

@@ -17,19 +17,27 @@ from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.presets import preset_file, preset_names
 from autolora.experiments.result import CONFIG
 
-WITH_PRESETS = ("fit", "pretrain")  # the commands that take the options of a run
+WITH_PRESETS = ("fit", "pretrain", "plan")  # the commands that take the options of a run
 SHOWN_FIRST = ("model", "weights", "method", "eps", "norm", "epochs", "batch_size", "image_size", "out", "seed")
 GROUPS = {  # the rest of the options, under the heading that the help shows them under
     "model": ("weights_format", "adapter", "head", "upsample_to", "upsampling"),
     "method": ("method_options", "rank", "attack", "step_size", "gradient_similarity", "plugin"),
     "optimisation": ("schedule", "schedule_options", "lr", "momentum", "weight_decay", "reset_momentum"),
     "data": ("val_fraction", "label_fraction", "classes", "augmentation", "data_root", "skip_bad_images"),
-    "machine": ("device", "precision", "workers", "deterministic", "checkpoint_minutes", "track"),
+    "machine": (
+        *("device", "precision", "compile", "workers", "sync_batch_norm"),
+        *("deterministic", "checkpoint_minutes", "track"),
+    ),
 }
 
 
 def config_parser(
-    formatter: Any, *, description: str, epilog: str, defaults: Mapping[str, Any] | None = None
+    formatter: Any,
+    *,
+    description: str,
+    epilog: str,
+    defaults: Mapping[str, Any] | None = None,
+    resumable: bool = True,
 ) -> ArgumentParser:
     """Make a parser with an option for every field of the run configuration.
 
@@ -38,6 +46,7 @@ def config_parser(
         description: What the command does.
         epilog: Worked examples.
         defaults: Defaults of this command where they differ from the configuration's.
+        resumable: Whether the command has ``--resume``.
     """
     parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, formatter_class=formatter)
     hints = get_type_hints(RunConfig)
@@ -46,7 +55,9 @@ def config_parser(
     for item in sorted(fields(RunConfig), key=_order):
         default = (defaults or {}).get(item.name, item.default)
         _add(shown.get(item.name, parser), item, hints[item.name], default)
-    parser.add_argument("--resume", action="store_true", help="continue the run in the folder from its last checkpoint")
+    if resumable:
+        text = "continue the run in the folder from its last checkpoint"
+        parser.add_argument("--resume", action="store_true", help=text)
     known = ", ".join(preset_names())
     text = f"options of a published protocol ({known}); --config and command line win"
     parser.add_argument("--preset", metavar="NAME", action=_InFrontOnly, default=SUPPRESS, help=text)

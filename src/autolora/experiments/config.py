@@ -85,6 +85,12 @@ class RunConfig:
     seed: int = option(0, "seed of split, initialisation, order and attacks")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "of training; auto: bf16 where hardware has it")
+    compile: Literal["auto", "off", "attack", "on"] = option(
+        "auto", "torch.compile for the attack, or the loss too (on); auto: where a trial on a GPU pays"
+    )
+    sync_batch_norm: Literal["auto", "off"] = option(
+        "auto", "auto: with several processes on GPUs, batch norm sees the whole batch; off: each its share"
+    )
     workers: int = option(0, "processes that load images")
     deterministic: bool = option(False, "only operations that give the same bits every time, on a GPU too; slower")
     checkpoint_minutes: float = option(15.0, "save within an epoch too, every so many minutes (0: after epochs only)")

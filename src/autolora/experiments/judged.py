@@ -85,7 +85,11 @@ class JudgedRun:
         """Say what is missing for a metric to be compared, if something is."""
         if metric not in self.scores:
             return self.unused.get(metric, f"{self.folder} has no score for it")
-        return None if metric in self.right else f"{self.folder} has no verdicts for it in {EVALUATIONS}/{VERDICTS}"
+        if metric in self.right:
+            return None
+        if (sampled := self.scores[metric].get("total", 0)) < len(self.images):
+            return f"{self.folder} was tried on a sample of {sampled} images, and all {len(self.images)} are compared"
+        return f"{self.folder} has no verdicts for it in {EVALUATIONS}/{VERDICTS}"
 
     def shares_images(self, other: JudgedRun) -> bool:
         """Whether the test images of two runs on the same data are the same: of one seed, or given with the data."""

@@ -1,7 +1,9 @@
-"""What an evaluation shows while it runs: images left, upper bound so far, interval, time to go."""
+"""What is shown while something runs: of an evaluation images left, upper bound, interval and time to go; or steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
@@ -9,6 +11,28 @@ from tqdm import tqdm
 from autolora.attacks.autoattack.ensemble import STANDING
 from autolora.evaluation import Score
 from autolora.evaluation.shards import Shard, Shards
+
+
+@contextmanager
+def steps(count: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Show which of a few steps is under way, where each takes a while and cannot be counted further.
+
+    Args:
+        count: How many there are.
+        shown: Whether to show anything.
+
+    Yields:
+        What is called with its name when a step begins.
+    """
+    with tqdm(total=count, unit="step", disable=not shown, dynamic_ncols=True, leave=False) as bar:
+        begun: list[str] = []
+
+        def begin(name: str) -> None:
+            bar.update(1 if begun else 0)
+            bar.set_description(name)
+            begun.append(name)
+
+        yield begin
 
 
 class Progress:

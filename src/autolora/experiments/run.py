@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
-from autolora.data import ImageSet, loader
 from autolora.errors import InputError
 from autolora.evaluation import standard_error
-from autolora.experiments.assessment import assess, evaluation_attack, evaluation_batch
+from autolora.experiments.assessment import assess, evaluation_attack
+from autolora.experiments.batches import clean_batches, training_batches, validation_batches
 from autolora.experiments.circumstances import RunCircumstances
 from autolora.experiments.config import RunConfig, to_yaml
 from autolora.experiments.environment import environment, machine
@@ -43,7 +41,7 @@ from autolora.threat import format_radius
 from autolora.training import Checkpoints, Optimization, TrainingState, fit
 from autolora.training.determinism import deterministic
 from autolora.training.precision import autocast_for
-from autolora.training.replicas import accelerator_for, whole_shares
+from autolora.training.replicas import accelerator_for
 from autolora.training.similarity import GradientSimilarity
 
 
@@ -135,26 +133,25 @@ def _train(
     parts: Ingredients, checkpoints: Checkpoints, processes: int, *, resume: bool, progress: bool
 ) -> TrainingState:
     config = parts.config
-    assert isinstance(config.batch_size, int) and config.epochs is not None
+    assert config.epochs is not None
     if parts.device.type == "cpu" or parts.precision != "fp32":
         parts.model.to(memory_format=torch.channels_last)
     accelerator = accelerator_for(parts.device, parts.precision)
     splits = parts.splits.on(accelerator.device)
     seen = parts.model.architecture.network_size[-1]
-    drop_last = len(splits.train) > config.batch_size  # batch norm needs more than the one image that may be left
     with tracked(accelerator, config) as track:
         return fit(
             parts.model,
             parts.method,
-            _in_bytes(splits.train, config.batch_size, config, accelerator, shuffle=True, drop_last=drop_last),
-            _in_bytes(splits.val, whole_shares(evaluation_batch(seen), processes), config, accelerator),
+            training_batches(splits.train, config, accelerator.device),
+            validation_batches(splits.val, seen, config, accelerator.device, processes),
             parts.schedule,
             accelerator,
             epochs=config.epochs,
             val_attack=evaluation_attack(parts.threat),
             checkpoints=checkpoints,
             optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
-            clean=_clean(splits.train, config, processes),
+            clean=clean_batches(splits.train, config, processes),
             probe=_probe(parts),
             autocast=autocast_for(parts.precision, parts.device),
             names=splits.train.names,
@@ -163,6 +160,8 @@ def _train(
             ),
             checkpoint_minutes=config.checkpoint_minutes,
             accumulate=config.accumulate,
+            compile=config.compile,
+            sync_norms=config.sync_batch_norm == "auto",
             resume=resume,
             progress=progress,
             on_epoch=epoch_log(config.folder, config.epochs, track),
@@ -173,31 +172,12 @@ def _plugin(config: RunConfig) -> str | None:
     return plugin_fingerprint(config.plugin) if config.plugin is not None else None
 
 
-def _in_bytes(
-    images: ImageSet, batch_size: int, config: RunConfig, accelerator: Accelerator, **order: Any
-) -> DataLoader[Any]:
-    """Return batches that are moved as bytes, and put into [0, 1] on the device."""
-    pinned = accelerator.device.type == "cuda"
-    return loader(images, batch_size, num_workers=config.workers, pin_memory=pinned, in_bytes=True, **order)
-
-
 def _probe(parts: Ingredients) -> GradientSimilarity | None:
     """Return what measures gradient similarity, if that is asked for."""
     every = parts.config.gradient_similarity
     if not every:
         return None
-    return GradientSimilarity(parts.model, parts.method, _clean(parts.splits.train, parts.config), every)
-
-
-def _clean(train: ImageSet, config: RunConfig, processes: int = 1) -> Any:
-    """Return the training images as they are, in an order that is random once and for all: the first are a sample."""
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed)).tolist()
-    # a generator of its own, so that measuring leaves the order and the augmentation of training as they are
-    generator = torch.Generator().manual_seed(config.seed)
-    images = train.with_augmentation(False).subset(order)
-    seen = config.upsample_to or config.image_size
-    size = whole_shares(evaluation_batch(seen), processes)
-    return loader(images, size, generator=generator, num_workers=config.workers)
+    return GradientSimilarity(parts.model, parts.method, clean_batches(parts.splits.train, parts.config), every)
 
 
 def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any], processes: int) -> dict[str, Any]:

@@ -10,17 +10,36 @@ batch:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 logger = logging.getLogger(__name__)
 
-Features = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Network:
+    """A form of a backbone, apart from the tensors that it runs with: a compiled graph takes them as its inputs.
+
+    Args:
+        form: The structure; may be without tensors of its own.
+        tensors: Parameters and buffers, detached, by the form's names.
+    """
+
+    form: nn.Module
+    tensors: Mapping[str, Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map prepared images (N, C, H, W) to features (N, D)."""
+        features: Tensor = functional_call(self.form, dict(self.tensors), (x,))
+        return features
 
 
 class Folding:
@@ -29,23 +48,30 @@ class Folding:
     A backbone that cannot be traced, or has nothing to fold, is run as it is: the result is the same.
 
     Args:
-        backbone: The network; its structure must not change afterwards, its tensors may.
+        backbone: The network; its structure must not change afterwards, but for norms that give way to synchronised
+            ones; its tensors may.
+        in_place: The tensors of a network lie where those of the network before lay, which is overwritten, so that a
+            graph that was captured with one of them can be replayed with the next.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, in_place: bool = False) -> None:
         self.pairs: dict[str, str] = {}  # convolution -> the norm that is folded into it
-        self.skeleton: fx.GraphModule | None = None
+        self.skeleton: nn.Module | None = None
+        self._held: dict[str, Tensor] | None = {} if in_place else None
         try:
-            traced = fx.symbolic_trace(_plain(backbone))
+            plain = _plain(backbone)
+            traced = fx.symbolic_trace(plain)
+            self.pairs = _foldable(traced)
         except Exception as error:  # tracing runs the model's own code, which may fail in any way
             logger.debug(f"{type(backbone).__name__} cannot be traced, so batch norm is not folded: {error}")
-            return
-        self.pairs = _foldable(traced)
         if self.pairs:
             self.skeleton = _without_norms(traced, self.pairs)
+        elif any(map(parametrize.is_parametrized, backbone.modules())):  # its weights are computed, once for a network
+            with suppress(Exception):  # as above
+                self.skeleton = _plain(backbone).to("meta")
 
     @torch.no_grad()
-    def network(self, backbone: nn.Module) -> Features:
+    def network(self, backbone: nn.Module) -> Network:
         """Return the backbone as it is now, in evaluation mode, as a function of images alone.
 
         Under autocast the weights of convolutions are rounded once, here.
@@ -56,26 +82,37 @@ class Folding:
         tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in _tensors(backbone)}
         for convolution, norm in self.pairs.items():
             layer, bn = backbone.get_submodule(convolution), backbone.get_submodule(norm)
-            assert isinstance(layer, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+            assert isinstance(layer, nn.Conv2d) and isinstance(bn, _BatchNorm)
             weight, bias = fold(layer, bn)
             tensors |= {f"{convolution}.weight": _rounded(weight), f"{convolution}.bias": _rounded(bias)}
-        wanted = {name: tensors[name] for name, _ in _tensors(skeleton)}
-        return lambda x: functional_call(skeleton, wanted, (x,))
+        return Network(skeleton, self._placed({name: tensors[name] for name, _ in _tensors(skeleton)}))
+
+    def _placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copy tensors to where those of the network before lie, if that is asked for."""
+        held = self._held
+        if held is None:
+            return tensors
+        for name, tensor in tensors.items():
+            place = held.get(name)
+            if place is None or (place.dtype, place.shape, place.device) != (tensor.dtype, tensor.shape, tensor.device):
+                held[name] = tensor.clone()  # parameters of the backbone are among them
+            else:
+                place.copy_(tensor)
+        return held
 
 
-def _stopped(backbone: nn.Module) -> Features:
+def _stopped(backbone: nn.Module) -> Network:
     """Return the backbone with its parameters detached, so that nothing is kept for gradients that nobody asks for.
 
-    Weights that are re-expressed are left to torch's ``parametrize``, which has no other place for them.
+    Weights that are re-expressed, of a network that cannot be copied, are left to torch's ``parametrize``.
     """
-    if any(parametrize.is_parametrized(module) for module in backbone.modules()):
-        return backbone
-    stopped = {name: parameter.detach() for name, parameter in backbone.named_parameters()}
-    return lambda x: functional_call(backbone, stopped, (x,))
+    if any(map(parametrize.is_parametrized, backbone.modules())):
+        return Network(backbone, {})
+    return Network(backbone, {name: parameter.detach() for name, parameter in backbone.named_parameters()})
 
 
 @torch.no_grad()
-def fold(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold(layer: nn.Conv2d, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return weight and bias of the convolution that equals a convolution and its batch norm in evaluation mode."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from autolora.errors import RunError
-from autolora.training.checkpoint_store import Generations, Link, digest, write_whole
+from autolora.training.checkpoint_store import Damaged, Generations, Link, digest, write_whole
 
 WEIGHTS, STATE, BEST = "model.safetensors", "state.pt", "best.safetensors"
 
@@ -100,15 +101,28 @@ class Checkpoints:
         """Say whether there is anything to continue from."""
         return self.generations.exists()
 
-    def load_last(self) -> Saved | None:
+    def load_last(self, check: Callable[[Saved], None] | None = None) -> Saved | None:
         """Return the newest whole checkpoint; None if there is none.
+
+        Args:
+            check: Raises ``Damaged`` for one that nothing can be continued from, though its checksums agree.
 
         Raises:
             RunError: If there is one, and none is whole, or if it holds code.
         """
-        files = self.generations.read()
-        if files is None:
-            return None
+
+        def understand(files: dict[str, bytes]) -> Saved:
+            saved = self._understood(files)
+            if check is not None:
+                check(saved)
+            return saved
+
+        return self.generations.read(understand)
+
+    def _understood(self, files: Mapping[str, bytes]) -> Saved:
+        for name in (WEIGHTS, STATE):
+            if name not in files:
+                raise Damaged(f"lacks {name}")
         try:
             state = torch.load(io.BytesIO(files[STATE]), map_location="cpu", weights_only=True)
         except UnpicklingError as error:  # its message is a page on how to run the code all the same
@@ -116,7 +130,9 @@ class Checkpoints:
                 f"{self.folder} holds a checkpoint with more than tensors and plain values in it, which no run writes; "
                 "it is not loaded"
             ) from error
-        return Saved(load(files[WEIGHTS]), state, files.get(BEST))
+        except Exception as error:  # whatever torch makes of bytes that are no file of its own
+            raise Damaged(f"is not what a run writes: {STATE} cannot be read") from error
+        return Saved(tensors_of(files[WEIGHTS], WEIGHTS), state, files.get(BEST))
 
     def go_on_from(self, saved: Saved) -> None:
         """Make the best weights of a checkpoint the best; others may have come after it, and will come again."""
@@ -132,6 +148,18 @@ class Checkpoints:
         self._best = Link(path, digest(data))
         if not path.is_file() or digest(path.read_bytes()) != self._best.sha256:
             write_whole(path, data)
+
+
+def tensors_of(data: bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a file in the format of safetensors.
+
+    Raises:
+        Damaged: If it is none; it is called ``name``.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, LookupError) as error:
+        raise Damaged(f"is not what a run writes: {name} cannot be read") from error
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

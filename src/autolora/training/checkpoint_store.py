@@ -11,15 +11,17 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from autolora.errors import RunError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 FILES = "sha256"  # of the manifest: the files and their checksums
@@ -74,8 +76,11 @@ class Generations:
         new.rename(self.folder)
         sync_folder(self.folder.parent)
 
-    def read(self) -> dict[str, bytes] | None:
-        """Return the files of the newest whole folder, or None if there is no folder; a damaged one is named aloud.
+    def read(self, understand: Callable[[dict[str, bytes]], T]) -> T | None:
+        """Return what the newest whole folder holds, or None if there is no folder; a damaged one is named aloud.
+
+        Args:
+            understand: Makes it of the files by name; raises ``Damaged`` where their content cannot be right.
 
         Raises:
             RunError: If there are folders, and all of them are damaged.
@@ -85,13 +90,13 @@ class Generations:
             if not folder.exists():
                 continue
             try:
-                files = read_whole(folder)
+                found = understand(read_whole(folder))
             except Damaged as damage:
                 damages.append(f"{folder} {damage}")
                 continue
             if damages:
                 logger.warning(f"damaged checkpoint: {damages[0]}; going on from {folder}, which is whole")
-            return files
+            return found
         if damages:
             raise RunError(f"no whole checkpoint is left: {'; '.join(damages)}; start a new run with another --out")
         return None
@@ -132,7 +137,7 @@ def read_whole(folder: Path) -> dict[str, bytes]:
     """
     try:
         sums: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))[FILES]
-        files = {name: (folder / name).read_bytes() for name in sums}
+        files = {name: _own_file(folder, name).read_bytes() for name in sums}
     except FileNotFoundError as error:
         raise Damaged(f"lacks {Path(error.filename).name}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -141,6 +146,13 @@ def read_whole(folder: Path) -> dict[str, bytes]:
         if digest(data) != sums[name]:
             raise Damaged(f"is damaged: {name} is not what was written")
     return files
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """Return a file of a folder: no other folder's, and no device, whose end nobody has seen."""
+    if Path(name).name != name or ((path := folder / name).exists() and not path.is_file()):
+        raise ValueError(f"{name} is no file of its own")
+    return path
 
 
 def digest(data: bytes) -> str:

@@ -19,9 +19,11 @@ from autolora.schedules import Schedule
 from autolora.training.checkpoint import Checkpoints, TrainingState
 from autolora.training.draws import Draws
 from autolora.training.epoch import Epoch, Loader
+from autolora.training.forms import Compile, forms_for
 from autolora.training.interruption import Interruption
 from autolora.training.method_state import unkept
 from autolora.training.precision import Autocast
+from autolora.training.replicas import synchronised
 from autolora.training.session import Probe, Session
 from autolora.training.snapshot import Anywhere, Circumstances, Snapshots
 from autolora.training.step import Step
@@ -68,6 +70,8 @@ def fit(
     circumstances: Circumstances | None = None,
     checkpoint_minutes: float = 0.0,
     accumulate: int = 1,
+    compile: Compile = "off",
+    sync_norms: bool = True,
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[TrainingState], None] = lambda state: None,
@@ -97,6 +101,9 @@ def fit(
         circumstances: Kept with the checkpoints, and compared before a run is continued.
         checkpoint_minutes: Save within an epoch when the last checkpoint is so old; 0: after epochs only.
         accumulate: Parts in which a batch is taken, one after the other; their gradients are summed.
+        compile: What runs compiled: nothing (``"off"``), the attack, the passes of the loss too (``"on"``), or what a
+            trial finds to be worth it (``"auto"``, on a GPU); see :func:`autolora.training.forms.forms_for`.
+        sync_norms: With several processes on GPUs, batch norm normalises the joined batch of all.
         resume: Continue from the last checkpoint in ``checkpoints``.
         progress: Show a progress bar.
         on_epoch: Called after every epoch, with its row at the end of the history.
@@ -113,10 +120,13 @@ def fit(
     optimizer = optimization.optimizer(trained, schedule.lr)
     step, prepared = accelerator.prepare(Step(model, method), optimizer)
     interruption = Interruption(alone=accelerator.num_processes == 1)
+    processes, device = accelerator.num_processes, accelerator.device
+    forms = forms_for(model, compile, device, (train.batch_size or 0) // processes, processes=processes)
+    folding = Folding(model.backbone, in_place=forms.captured is not None)
     epoch = Epoch(
         model,
         method,
-        Update(model, method, step, prepared, accelerator, autocast, Folding(model.backbone), accumulate),
+        Update(model, method, step, prepared, accelerator, autocast, folding, accumulate, forms),
         Draws(train, accelerator),
         Draws(val, accelerator, once=True),
         None if clean is None else Draws(clean, accelerator, once=True),
@@ -135,8 +145,10 @@ def fit(
             "a run that is resumed may not be the same"
         )
     state = (snapshots.restore() if resume else None) or TrainingState()
+    forms.begin((epochs - state.epoch) * len(epoch.train), epoch.update.parts)
     session = Session(epoch, snapshots, state, checkpoint_minutes * 60, optimization.reset_momentum, probe, on_epoch)
-    session.run(epochs, progress)
+    with synchronised(model.backbone, sync_norms and processes > 1 and device.type == "cuda"):
+        session.run(epochs, progress)
     checkpoints.restore_best(model)
     method.finalize(model)
     return state

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 RandomState = dict[str, Any]
+CUDA = 16  # bytes of a CUDA generator's state: seed and offset
 NumpyState = tuple[str, NDArray[np.uint32], int, int, float]  # the generator of Mersenne twister that np.random uses
 
 
@@ -30,9 +31,32 @@ def random_state() -> RandomState:
 def restore_random_state(state: RandomState) -> None:
     """Let every generator go on from where it stood."""
     torch.set_rng_state(state["torch"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    random.setstate(_python(state))
+    np.random.set_state(_numpy(state))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def rehearse_random_state(state: RandomState) -> None:
+    """Do to generators that nobody needs what :func:`restore_random_state` does to those that are used.
+
+    Raises:
+        ValueError: Or ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, if it cannot be done.
+    """
+    torch.Generator().set_state(state["torch"])
+    random.Random().setstate(_python(state))
+    np.random.RandomState().set_state(_numpy(state))
+    if not 0 <= state["numpy"][2] <= len(state["numpy"][1]):  # numpy would read behind its words
+        raise ValueError("position out of range")
+    if "cuda" in state and (state["cuda"].dtype != torch.uint8 or state["cuda"].shape != (CUDA,)):
+        raise ValueError("no state of a CUDA generator")
+
+
+def _python(state: RandomState) -> tuple[int, tuple[int, ...], float | None]:
+    version, words, gauss = state["python"]
+    return version, tuple(words.tolist()), None if gauss is None else float(gauss)
+
+
+def _numpy(state: RandomState) -> NumpyState:
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    return kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), float(cached)

@@ -1,15 +1,20 @@
 """Several processes that train one model: how a batch is divided among them, and what keeps their replicas the same.
 
 Every process holds the whole model and takes its share of each batch. DistributedDataParallel averages the gradients,
-which for shares of one size is the gradient of the joined batch. Batch norm normalises share by share; the running
-statistics are averaged after every batch, so that all replicas attack and judge the same network.
+which for shares of one size is the gradient of the joined batch. On GPUs batch norm normalises the joined batch; on
+CPUs, for which torch has no such layer, it normalises share by share. The running statistics are averaged after every
+batch, so that all replicas attack and judge the same network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from autolora.models.branches import batch_norms
@@ -29,6 +34,37 @@ def accelerator_for(device: torch.device, precision: str) -> Accelerator:
         mixed_precision="fp16" if precision == "fp16" else "no",
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+
+
+@contextmanager
+def synchronised(backbone: nn.Module, wanted: bool) -> Iterator[None]:
+    """Return a context in which batch norm, in training, normalises by the joined batch of all processes.
+
+    Each norm gives way to torch's ``SyncBatchNorm`` with the very same parameters and buffers, and takes its place
+    again in the end: names, optimizer and what ships do not change. In evaluation mode the two are one function. A
+    norm of timm's that holds an activation keeps it.
+
+    Args:
+        backbone: On a GPU; nothing that holds its tensors may move them meanwhile.
+        wanted: Whether to do anything.
+    """
+    before = batch_norms(backbone) if wanted else {}
+    during: dict[str, nn.Module] = {}
+    for name, norm in before.items():
+        during[name] = convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+    _place(backbone, during)
+    try:
+        yield
+    finally:
+        for name, norm in before.items():
+            norm.train(during[name].training)
+        _place(backbone, before)
+
+
+def _place(backbone: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), child, module)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from autolora.methods import Batch, Losses, Method
 from autolora.models import RobustModel, evaluating
 from autolora.models.branches import batch_norms
 from autolora.models.folding import Folding
+from autolora.training.forms import Forms
 from autolora.training.precision import Autocast
 from autolora.training.replicas import share_statistics
 from autolora.training.step import Step
@@ -55,6 +57,7 @@ class Update:
         autocast: Precision of attacks and losses.
         folding: Form of the backbone that is attacked.
         parts: In how many pieces a batch is taken.
+        forms: What of it runs compiled; None: nothing.
     """
 
     model: RobustModel
@@ -65,6 +68,7 @@ class Update:
     autocast: Autocast
     folding: Folding
     parts: int = 1
+    forms: Forms | None = None
 
     def __call__(self, x: Tensor, y: Tensor) -> Losses:
         """Return the terms of the loss of images (N, C, H, W) in [0, 1] and labels (N,), after a step on their sum.
@@ -90,7 +94,8 @@ class Update:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._halve(len(y))
+            if self.forms is None or not self.forms.release():
+                self._halve(len(y))
             return None
 
     def _gradients(self, x: Tensor, y: Tensor) -> Losses:
@@ -101,7 +106,8 @@ class Update:
             x_adv = self._attack(part_x, part_y)
             # processes exchange what a whole batch has gathered, once
             with self.accelerator.no_sync(self.step) if number < len(pieces) else nullcontext():
-                terms = self._learn(Batch(part_x, part_y, x_adv), len(part_y) / len(y))
+                work = partial(self._learn, Batch(part_x, part_y, x_adv), len(part_y) / len(y))
+                terms = work() if self.forms is None else self.forms.learn(len(part_y), self.parts, work)
             for name, term in terms.items():
                 learnt[name] = learnt.get(name, torch.zeros_like(term)) + term
         return learnt
@@ -121,8 +127,11 @@ class Update:
     @contextmanager
     def attacked(self) -> Iterator[None]:
         """Hold the model in the form that attacks search: as it is now, folded, in evaluation mode, fast."""
-        with evaluating(self.model), self.autocast(), self.model.running(self.folding.network(self.model.backbone)):
-            yield
+        with evaluating(self.model), self.autocast():
+            network = self.folding.network(self.model.backbone)
+            form = self.model.running(network) if self.forms is None else self.forms.searching(network, self.parts)
+            with form:
+                yield
 
     def _check(self, losses: Losses) -> None:
         finite = torch.stack([term.detach() for term in losses.values()]).isfinite().all()

@@ -19,6 +19,7 @@ from autolora.experiments.export.peft_folder import adapter_folder, write_peft
 from autolora.experiments.export.product import Product, find_product
 from autolora.experiments.export.robustbench_files import lacks, write_robustbench
 from autolora.experiments.export.timm_folder import write_timm
+from autolora.experiments.progress import steps
 from autolora.experiments.result import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def export(
     *,
     push_to_hub: str | None = None,
     private: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Write a finished model as another tool reads it, and return the folder.
 
@@ -67,6 +69,7 @@ def export(
         out: A new or empty folder; None takes ``exports/NAME-FORMAT``.
         push_to_hub: ``ORG/NAME`` of a repository on Hugging Face's hub to upload the folder to; made if need be.
         private: Make the repository a private one.
+        progress: Show which step is under way.
 
     Raises:
         InputError: If there is no finished model, it has no such form, an extra is missing, the folder is in use, or
@@ -76,17 +79,21 @@ def export(
         raise InputError(f"format {format!r} is unknown{suggestion(format, FORMATS)}")
     if format == "onnx":
         check_packages()
-    product = find_product(source)
-    if format == "peft":
-        adapter_folder(product)
-    folder = Path(out) if out is not None else Path("exports") / f"{product.name}-{format}"
-    _check_folder(folder)
-    if push_to_hub is not None:
-        check_upload(push_to_hub)
-    kind = FORMATS[format]
-    with _whole(folder) as new:
-        kind.write(product, new)
-        write_atomically(new / CARD, model_card(product, kind.library, kind.use(product)))
+    with steps(3, shown=progress) as begin:
+        begin("reading the model")
+        product = find_product(source)
+        if format == "peft":
+            adapter_folder(product)
+        folder = Path(out) if out is not None else Path("exports") / f"{product.name}-{format}"
+        _check_folder(folder)
+        if push_to_hub is not None:
+            check_upload(push_to_hub)
+        kind = FORMATS[format]
+        with _whole(folder) as new:
+            begin(f"writing {format}, and comparing")
+            kind.write(product, new)
+            begin("writing the card")
+            write_atomically(new / CARD, model_card(product, kind.library, kind.use(product)))
     for reason in kind.lacks(product):
         logger.info(reason)
     if push_to_hub is not None:

@@ -48,7 +48,7 @@ def fit_command(job: Job, store: Store, places: Places) -> Command:
     if job.backbone is not None:
         options["model"] = str(store.path(job.backbone))
     options["out"] = str(store.path(job))
-    return ("fit", data, *_flags(options), "--resume")
+    return ("fit", data, *flags(options), "--resume")
 
 
 def lay_out(job: Job, store: Store, places: Places) -> None:
@@ -73,11 +73,12 @@ def as_shell(command: Command) -> str:
     return shlex.join(("autolora", *command))
 
 
-def _flags(options: Mapping[str, Any], prefix: str = "--") -> Iterator[str]:
+def flags(options: Mapping[str, Any], prefix: str = "--") -> Iterator[str]:
+    """Yield options as they are typed: those of a mapping with dots between, none for what is None or False."""
     for name, value in options.items():
         flag = prefix + (name if "." in prefix else name.replace("_", "-"))
         if isinstance(value, Mapping):
-            yield from _flags(value, f"{flag}.")
+            yield from flags(value, f"{flag}.")
         elif value is True:
             yield flag
         elif value is not None and value is not False:
