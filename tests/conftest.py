@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from headless import Absent, chromium
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (60, 60, 190), "green": (60, 190, 60), "red": (190, 60, 60)}
@@ -64,12 +65,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A real browser, where there is one: Playwright's core package and a ``chromium`` on the path."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no chromium on the path: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
+    """A real browser, where there is one or :mod:`headless` may install it."""
+    try:
+        path = chromium()
+    except Absent as absent:
+        pytest.skip(str(absent))
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()

@@ -44,10 +44,11 @@ def test_a_finished_run_is_healthy(finished: Path, capsys: pytest.CaptureFixture
     assert run(["doctor", str(finished), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith(f"{finished} on ") and lines[1].endswith(", Linf 4/255, 18 test images:")
-    assert max(map(len, lines[3:])) <= 120
+    assert max(map(len, lines[3:-2])) <= 120
     rows = [line.split() for line in lines if line[2:9].strip() in ("ok", "note", "problem")]
     assert len(rows) == 16 and {row[0] for row in rows} == {"ok"}
-    assert lines[-1] == "Nothing that makes a result worthless was found in 16 checks."
+    assert lines[-3:-1] == ["Nothing that makes a result worthless was found in 16 checks.", ""]
+    assert lines[-1].startswith(f"next       autolora evaluate {finished}")
 
 
 def test_the_radius_of_the_run_is_examined_unless_another_is_given(finished: Path, examined: Any) -> None:

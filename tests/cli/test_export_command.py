@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def test_files_go_where_they_are_said_to_go(bundle: str, capsys: pytest.CaptureF
     assert run(["export", bundle, "--format", "timm"]) == 0
     out, err = capsys.readouterr()
     files = ["README.md", "architecture.py", "config.json", "model.safetensors", "robust_model.py"]
-    assert out == f"folder exports/bees-timm: {', '.join(files)}\n" and err == ""
+    assert out.splitlines() == [
+        f"folder     exports/bees-timm: {', '.join(files)}",
+        "use it     exports/bees-timm/README.md says how, with code to copy",
+    ]
+    assert err == ""
     assert sorted(path.name for path in Path("exports/bees-timm").iterdir()) == files
     assert [path.name for path in Path("exports").iterdir()] == ["bees-timm"]
     assert run(["export", bundle, "--format", "robustbench", "--out", "claim", "--quiet"]) == 0
@@ -81,3 +86,15 @@ def test_help_shows_worked_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "--help"]) == 0
     out = capsys.readouterr().out
     assert "autolora export runs/photos --format onnx" in out and "--push-to-hub ORG/NAME" in out
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])
+def test_an_export_shows_its_steps_to_people(
+    bundle: str, terminal: bool, quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert run(["export", bundle, "--format", "timm", "--out", "shown", *["--quiet"] * quiet]) == 0
+    err = capsys.readouterr().err
+    names = ("reading the model", "writing timm, and comparing", "writing the card")
+    places = [err.find(name) for name in names]
+    assert places == sorted(places) and (min(places) >= 0) == (terminal and not quiet) == bool(err)

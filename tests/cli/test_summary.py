@@ -62,3 +62,12 @@ def test_the_next_command_is_typed_as_it_stands(capsys: pytest.CaptureFixture[st
     print_result(RunResult(Path("my runs/it's"), run.content), "autolora report {folder}")
     typed = capsys.readouterr().out.splitlines()[-1].removeprefix("next       ")
     assert shlex.split(typed) == ["autolora", "report", "my runs/it's"]
+
+
+@pytest.mark.parametrize(("robust", "said"), [(0.62, False), (0.525, True), (0.1, True)])
+def test_a_model_that_is_worth_less_than_a_constant_is_called_so(
+    robust: float, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commonest class alone would be right on 52.5 %, whatever the attack."""
+    print_result(result(0.915, robust))
+    assert ("no more often than one that always answers the commonest class" in capsys.readouterr().out) == said

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile_inputs import KINDS, Call, Case, Material, cases
+from hostile_cases import Call, Case, Material
+from hostile_inputs import KINDS, cases
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from trials import make_material, trial

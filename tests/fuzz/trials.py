@@ -24,7 +24,7 @@ from types import FrameType
 import numpy as np
 import timm
 import torch
-from hostile_inputs import CANARY, QUICKLY, Case, Material
+from hostile_cases import CANARY, QUICKLY, Case, Material
 from PIL import Image
 from safetensors.torch import save
 

@@ -149,6 +149,14 @@ def test_the_finding_is_about_the_strongest_attack_on_all_images(tmp_path: Path)
     assert "a sample, of which 83.3% are right without an attack" in sampled[1]
 
 
+@pytest.mark.parametrize(("robust", "said"), [(15, True), (20, True), (21, False)])
+def test_a_model_that_a_constant_outdoes_is_not_called_robust(robust: int, said: bool, tmp_path: Path) -> None:
+    """The commonest class has a third of the 60 images."""
+    (finding,) = Page(page_of([write_run(tmp_path / "a", robust=robust)])).root.all("p", class_="finding")
+    sentence = "Always answering the commonest class would be right on 33.3%: this is not robust yet."
+    assert (sentence in finding.text) == said
+
+
 def test_doubts_come_first(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a")
     path = write_evaluation(folder, "autoattack", {"natural": 48, "autoattack": 24}) / "evaluation.json"
@@ -300,6 +308,26 @@ def test_three_runs_stand_side_by_side(tmp_path: Path) -> None:
     titles = [figure.all("h3")[0].text for figure in page.section("training").all("figure")]
     assert {"Loss terms of a", "Loss terms of b", "Loss terms of c", "Loss weight lambda1"} <= set(titles)
     assert "method" in [row[0] for row in rows(page.section("repeat").all("table")[0])]
+
+
+def test_an_attack_on_a_sample_is_compared_on_the_sample(tmp_path: Path) -> None:
+    """As the quickstart does it: all images under PGD, 20 of them under the first attacks of AutoAttack."""
+    runs = [write_run(tmp_path / "a", config={"method": "at"}), write_run(tmp_path / "b", robust=20)]
+    for run, right in zip(runs, (15, 5), strict=True):
+        write_evaluation(run, "autoattack-fast", {"natural": 18, "autoattack-fast": right}, total=20)
+    text = " ".join(Page(page_of(runs)).section("scores").text.split())
+    said = "On a sample of 20 images under the first attacks of AutoAttack (AA-fast), at is still right on 10 that "
+    said += f"autolora loses, and autolora on 0 that at loses (exact McNemar p = {2 * 0.5**10:.2g})."
+    assert said in text
+    assert "left out" not in text
+
+    result = runs[0] / "result.json"  # one of them says nothing about it, image by image
+    content = json.loads(result.read_text())
+    content["scores"]["autoattack-fast"] = {"correct": 15, "total": 20, "accuracy": 0.75}
+    result.write_text(json.dumps(content))
+    (runs[0] / "evaluation" / "autoattack-fast" / "evaluation.json").unlink()
+    text = " ".join(Page(page_of(runs)).section("scores").text.split())
+    assert f"left out: {runs[0]} was tried on a sample of 20 images, and all 60 are compared" in text
 
 
 def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:

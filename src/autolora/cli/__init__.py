@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from argparse import Action, _SubParsersAction
 from collections.abc import Sequence
 from contextlib import suppress
 from errno import EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from signal import SIG_IGN, SIGTERM, signal
+from textwrap import fill
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, NoReturn
@@ -23,6 +25,7 @@ from autolora.cli import (
     fit,
     listings,
     params,
+    plan,
     pretrain,
     quickstart,
     report,
@@ -33,32 +36,27 @@ from autolora.cli.messages import Option, check_flags, described, one_line
 from autolora.cli.options import WITH_PRESETS, config_first
 from autolora.errors import InputError, RunError
 
-COMMANDS = {
-    module.NAME: module
-    for module in (
-        quickstart,
-        fit,
-        pretrain,
-        evaluate,
-        doctor,
-        compare,
-        report,
-        serve,
-        export,
-        suite,
-        params,
-        *listings.COMMANDS,
-    )
+GROUPS: dict[str, tuple[Any, ...]] = {  # by what one wants; the help shows them so
+    "start": (quickstart,),
+    "train": (plan, fit, pretrain),
+    "judge": (evaluate, compare, doctor),
+    "show": (report, serve),
+    "ship": (export,),
+    "research": (suite, params),
+    "what there is": listings.COMMANDS,
 }
+COMMANDS: dict[str, Any] = {module.NAME: module for group in GROUPS.values() for module in group}
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 IMPOSSIBLE = (ENAMETOOLONG, ELOOP, EINVAL, ENOTDIR, EISDIR)  # what the system says of names that cannot be
 LONGEST_NAME = 200
+WIDTH = 80  # columns of the list of commands
 
 EPILOG = """examples:
-  autolora quickstart                     handwritten digits, offline, in a few minutes
-  autolora fit photos/                    a robust classifier of your own images
-  autolora fit photos.zip --out runs/a    the same, from an archive, into a folder of your choice
-  autolora fit --help                     all options
+  autolora quickstart                      see it work, offline, in minutes
+  autolora fit photos/                     yours, into runs/photos-autolora
+  autolora evaluate runs/photos-autolora   how robust it is, by AutoAttack
+  autolora report runs/photos-autolora     all about it, as one page
+  autolora serve runs/photos-autolora      attack images yourself
 """
 
 
@@ -123,7 +121,8 @@ def _parser() -> ArgumentParser:
         version=_version(),
         allow_abbrev=False,  # of the commands too: a part of a name can become another option's with the next version
     )
-    commands = parser.add_subcommands(required=True, dest="command", title="commands", metavar="COMMAND")
+    about = "autolora COMMAND --help shows the options and worked examples of each"
+    commands = parser.add_subcommands(True, "command", title="commands", description=about, metavar="COMMAND")
     for name, module in COMMANDS.items():
         commands.add_subcommand(name, module.parser(_formatter()), help=module.HELP)
     return parser
@@ -155,14 +154,30 @@ def _formatter() -> Any:
     from jsonargparse import DefaultHelpFormatter
 
     class Formatter(DefaultHelpFormatter):
-        """Keep the line breaks of the worked examples."""
+        """Keep the line breaks of the worked examples, and show the commands in groups."""
 
         def _fill_text(self, text: str, width: int, indent: str) -> str:
             if not text.startswith("examples:"):
                 return super()._fill_text(text, width, indent)
             return "".join(indent + line for line in text.splitlines(keepends=True))
 
+        def _format_action(self, action: Action) -> str:
+            return _in_groups() if isinstance(action, _SubParsersAction) else super()._format_action(action)
+
     return Formatter
+
+
+def _in_groups() -> str:
+    """Return the commands under what one wants of them."""
+    indent = " " * (6 + max(map(len, COMMANDS)))
+    return "".join(
+        f"\n  {title}\n" + "".join(_wrapped(module.NAME, module.HELP, indent) for module in group)
+        for title, group in GROUPS.items()
+    )
+
+
+def _wrapped(name: str, text: str, indent: str) -> str:
+    return fill(text, WIDTH, initial_indent=f"    {name}".ljust(len(indent)), subsequent_indent=indent) + "\n"
 
 
 def _version() -> str:
@@ -181,6 +196,8 @@ def _configure_logging(*, quiet: bool) -> None:
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s", handlers=[Handler()], force=True)
     logging.getLogger("autolora").setLevel(logging.WARNING if quiet else logging.INFO)
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of weights that are fetched; on a terminal, it draws them
     for noisy in ("huggingface_hub", "timm", "httpx"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 

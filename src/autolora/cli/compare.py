@@ -40,6 +40,7 @@ def parser(formatter: Any) -> ArgumentParser:
 def execute(options: Namespace) -> None:
     """Run the command."""
     from autolora.cli.comparison_formats import FORMATS, as_json, as_text
+    from autolora.cli.summary import print_next
     from autolora.experiments.comparison import compare
     from autolora.experiments.result import write_atomically
 
@@ -52,7 +53,8 @@ def execute(options: Namespace) -> None:
     if options.json:
         print(as_json(comparison), end="")
     elif not options.quiet:
-        print(f"\n{as_text(comparison)}", end="")
+        print(f"\n{as_text(comparison)}")
+        print_next(["autolora", "report", *options.runs], "the same as one page, with curves and images")
 
 
 def resume_hint(options: Namespace) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from autolora.experiments.diagnosis import Diagnosis, Finding
 
 NAME = "doctor"
-HELP = "what is wrong with a model, its data or eps, before hours are spent"
+HELP = "what is wrong with model, data or eps, before hours are spent"
 EPILOG = """examples:
   autolora doctor runs/photos                                  a run, on its own data
   autolora doctor packaged --data cifar10.zip
@@ -64,6 +65,7 @@ def parser(formatter: Any) -> ArgumentParser:
 
 def execute(options: Namespace) -> int:
     """Run the command; return the exit code, 1 if there is a problem."""
+    from autolora.cli.summary import print_next
     from autolora.experiments.doctor import run_doctor
 
     diagnosis = run_doctor(
@@ -85,12 +87,25 @@ def execute(options: Namespace) -> int:
     elif not options.quiet:
         columns = shutil.get_terminal_size().columns
         print(as_text(diagnosis, min(max(columns, NARROWEST), WIDEST)))
+        if not diagnosis.named("problem"):
+            print()
+            print_next(*_next(options))
     return FOUND if diagnosis.named("problem") else SOUND
 
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption: there is nothing to continue."""
     return ""
+
+
+def _next(options: Namespace) -> tuple[list[str], str]:
+    """Return what to type when nothing is wrong, and what for."""
+    given = [("--weights", options.weights), ("--eps", options.eps), ("--norm", options.norm)]
+    words = [word for flag, value in given if value not in (None, "auto") for word in (flag, value)]
+    if options.weights not in ("auto", "none", "pretrained") or Path(options.model).exists():  # it was trained already
+        data = [] if options.data is None else ["--data", options.data]
+        return ["autolora", "evaluate", options.model, *data, *words], "how robust it is, by AutoAttack"
+    return ["autolora", "fit", options.data, "--model", options.model, *words], "fine-tune it on these images"
 
 
 def as_text(diagnosis: Diagnosis, width: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -11,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from autolora.cli.options import add_common, bars
 from autolora.cli.sharing import shared
 from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.experiments.result import RESULT
 
 if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
     from autolora.experiments.processes import Processes
@@ -58,13 +60,27 @@ def execute(options: Namespace) -> None:
 
 
 def _execute(options: Namespace, processes: Processes) -> None:
-    from autolora.cli.summary import print_evaluation
+    from autolora.cli.summary import print_evaluation, print_next
     from autolora.experiments.evaluating import run_evaluation
 
     config = processes.agree(partial(_config, options))
     content = run_evaluation(config, resume=options.resume, progress=bars(options), processes=processes)
     if processes.first and not options.quiet:
         print_evaluation(config.folder, content)
+        print_next(*_next(config))
+
+
+def _next(config: EvaluationConfig) -> tuple[list[str], str]:
+    """Return what to type after an evaluation, and what for."""
+    run = (Path(config.model) / RESULT).is_file()
+    where = [] if run or config.data is None else ["--data", config.data]
+    if not run and config.weights != "auto":
+        where += ["--weights", config.weights]
+    if "autoattack" not in config.attacks and config.engine == "own":
+        return ["autolora", "evaluate", config.model, *where], "AutoAttack: all of its attacks, on all images"
+    if run and config.folder.parent == Path(config.model, "evaluation"):
+        return ["autolora", "report", config.model], "one page about the run, with this in it"
+    return ["autolora", "doctor", config.model, *where], "is anything wrong with model, data or eps?"
 
 
 def resume_hint(options: Namespace) -> str:

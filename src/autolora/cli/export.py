@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.options import add_common
+from autolora.cli.options import add_common, bars
 from autolora.errors import InputError
 
 NAME = "export"
@@ -46,15 +46,24 @@ def parser(formatter: Any) -> ArgumentParser:
 def execute(options: Namespace) -> None:
     """Run the command."""
     from autolora.experiments.export import export
+    from autolora.experiments.export.exporting import CARD
 
     if options.format is None:
         raise InputError("no --format given; use timm, onnx, peft or robustbench")
-    folder = export(options.run, options.format, options.out, push_to_hub=options.push_to_hub, private=options.private)
+    folder = export(
+        options.run,
+        options.format,
+        options.out,
+        push_to_hub=options.push_to_hub,
+        private=options.private,
+        progress=bars(options),
+    )
     if not options.quiet:
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        print(f"folder {folder}: {', '.join(files)}")
+        print(f"folder     {folder}: {', '.join(files)}")
         if options.push_to_hub is not None:
             print(f"on the hub as {options.push_to_hub}")
+        print(f"use it     {folder / CARD} says how, with code to copy")
 
 
 def resume_hint(options: Namespace) -> str:

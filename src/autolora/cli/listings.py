@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import json
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +104,9 @@ class DatasetListing(Listing):
         else:
             from autolora.data import download
 
-            print(f"{options.download} is in {download(options.download, options.data_root)}")
+            with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):  # torchvision's bar
+                folder = download(options.download, options.data_root)
+            print(f"{options.download} is in {folder}")
 
 
 def _methods() -> list[Row]:

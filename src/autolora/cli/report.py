@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from autolora.cli.options import add_common, bars
 
 NAME = "report"
-HELP = "one self-contained HTML file about a run, or about several side by side"
+HELP = "one HTML file about a run, or about several side by side"
 EPILOG = """examples:
   autolora report runs/photos                            writes runs/photos/report.html
   autolora report runs/photos-autolora runs/photos-at    side by side, into report.html

@@ -11,7 +11,7 @@ from autolora.cli.options import add_common, bars
 from autolora.errors import InputError
 
 NAME = "serve"
-HELP = "a local page to try models under attack, on test images and on yours"
+HELP = "a page on this machine to attack images yourself"
 EPILOG = """examples:
   autolora serve runs/photos                             then open http://127.0.0.1:8765
   autolora serve runs/photos-autolora runs/photos-ft     two models side by side

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from autolora.cli.suite_options import check_options, out_file, seeds, suite_parser
+from autolora.cli.suite_options import as_typed, check_options, out_file, seeds, suite_parser
 from autolora.errors import InputError
 from autolora.experiments.config import suggestion
 
@@ -53,7 +53,9 @@ def execute(options: Namespace) -> None:
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption."""
-    return "; what is finished is kept: give the same command again" if options.action == "run" else ""
+    if options.action != "run":
+        return ""
+    return f"; what is finished is kept, and what had begun was saved; continue with: {as_typed(options)}"
 
 
 def _list(options: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def check_options(options: Namespace) -> None:
         )
     if options.action == "table" and options.all == bool(options.ids):
         raise InputError("give the ID of a suite, or --all for every finished run")
+
+
+def as_typed(options: Namespace) -> str:
+    """Return the command that says what these options say."""
+    words = ["autolora", "suite", options.action, *options.ids]
+    for name, default in suite_parser(DefaultHelpFormatter).get_defaults().items():
+        value, flag = options[name], f"--{name.replace('_', '-')}"
+        if name not in ("action", "ids") and value != default:
+            given = value if isinstance(value, list) else [value]
+            words += [word for one in given for word in ((flag,) if one is True else (flag, str(one)))]
+    return shlex.join(words)
 
 
 def out_file(options: Namespace, suffixes: Any) -> Path | None:

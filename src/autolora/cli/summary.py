@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Any
 
 from autolora.experiments.result import RunResult
 
 NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)", "autoattack-fast": "under AA-fast"}
+
+WORSE = (
+    "Under attack it is right no more often than one that always answers the commonest class: not robust yet. What\n"
+    "can help: a robust backbone made for images of this size (--model, --weights), more images, a weaker adversary\n"
+    "(--eps). `autolora doctor` says whether something is wrong with the data or eps."
+)
 
 
 def print_result(result: RunResult, then: str = "") -> None:
@@ -26,6 +32,10 @@ def print_result(result: RunResult, then: str = "") -> None:
         f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for "
         "it.\n"
     )
+    if (attacked := [score["accuracy"] for name, score in result.scores.items() if name != "natural"]) and (
+        min(attacked) <= content["data"]["majority"]
+    ):
+        print(f"{WORSE}\n")
     _print_next(result, then)
 
 
@@ -73,7 +83,12 @@ def print_evaluation(folder: Path, content: Mapping[str, Any]) -> None:
         worst, score = min(found["types"].items(), key=lambda item: item[1]["mean_accuracy"])
         mean, lowest = found["mean_accuracy"], score["mean_accuracy"]
         print(f"\nunder 15 common corruptions {mean:.1%} on average, {lowest:.1%} under the worst, {worst}")
-    print(f"\nfolder {folder}: evaluation.json, verdicts.csv")
+    print(f"\nfolder     {folder}: evaluation.json, verdicts.csv")
+
+
+def print_next(words: Sequence[str], why: str) -> None:
+    """Print the command to type next, and what for."""
+    print(f"next       {join(words)}   # {why}")
 
 
 def _title(name: str, score: Mapping[str, Any]) -> str:

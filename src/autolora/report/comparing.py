@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from autolora.errors import InputError
+from autolora.evaluation import Discordance
 from autolora.experiments.comparison import compare
-from autolora.experiments.conclusion import caveats, verdict
+from autolora.experiments.conclusion import caveats, p_value, verdict
 from autolora.report.collected import CollectedRun
 from autolora.report.wording import MISSING, attack_title, number
 
@@ -44,6 +46,16 @@ class Disagreement:
     other: str
     counts: tuple[int, int, int, int]
 
+    @property
+    def sentence(self) -> str:
+        """Say what it means, for images that are a sample."""
+        _, b, c, _ = self.counts
+        p = p_value(Discordance(b, c, sum(self.counts)).p)
+        return (
+            f"On a sample of {sum(self.counts):,} images under {self.attack}, {self.first} is still right on {b} that "
+            f"{self.other} loses, and {self.other} on {c} that {self.first} loses (exact McNemar {p})."
+        )
+
 
 def conclusion(runs: Sequence[CollectedRun]) -> Conclusion | None:
     """Compare finished runs as ``autolora compare`` does; None for a single one."""
@@ -54,22 +66,42 @@ def conclusion(runs: Sequence[CollectedRun]) -> Conclusion | None:
         comparison = compare([run.folder for run in finished])
     except InputError as error:
         return Conclusion("", (f"These runs cannot be compared: {error}.",))
-    return Conclusion(verdict(comparison), tuple(caveats(comparison)))
+    alone = {group.runs[0].folder: group.name for group in comparison.groups if len(group.runs) == 1}
+    sampled = _on_samples(finished, alone)  # named as in the verdict, where that names a single run
+    left_out = tuple(text for text in comparison.left_out if text.split(" ", 1)[0] not in sampled)
+    notes = caveats(replace(comparison, left_out=left_out))
+    return Conclusion(verdict(comparison), (*(item.sentence for each in sampled.values() for item in each), *notes))
 
 
 def disagreements(runs: Sequence[CollectedRun]) -> list[Disagreement]:
     """Count where every two runs on the same test images disagree, under every attack that was tried on both."""
-    found = []
+    found: list[Disagreement] = []
     for first, other in combinations(runs, 2):
-        if first.verdicts is None or other.verdicts is None or first.images_key != other.images_key:
-            continue
-        mine, theirs = dict(first.judgements), dict(other.judgements)
-        for attack in (name for name in mine if name in theirs):
-            if not np.array_equal(mine[attack].index, theirs[attack].index):
-                continue
+        found += _disagreements(first, other).values()
+    return found
+
+
+def _disagreements(first: CollectedRun, other: CollectedRun) -> dict[str, Disagreement]:
+    """Count where two runs disagree, by attack; nothing for runs on other images."""
+    if first.verdicts is None or other.verdicts is None or first.images_key != other.images_key:
+        return {}
+    mine, theirs, found = dict(first.judgements), dict(other.judgements), {}
+    for attack in (name for name in mine if name in theirs):
+        if np.array_equal(mine[attack].index, theirs[attack].index):
             a, b = mine[attack].right[attack], theirs[attack].right[attack]
             counts = (int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()))
-            found.append(Disagreement(attack_title(attack), first.name, other.name, counts))
+            found[attack] = Disagreement(attack_title(attack), first.name, other.name, counts)
+    return found
+
+
+def _on_samples(runs: Sequence[CollectedRun], names: Mapping[Path, str]) -> dict[str, list[Disagreement]]:
+    """Return, by attack, how the first run differs from every other on a sample of the images that both have."""
+    found: dict[str, list[Disagreement]] = {}
+    for other in runs[1:]:
+        for attack, item in _disagreements(runs[0], other).items():
+            if runs[0].verdicts is not None and sum(item.counts) < len(runs[0].verdicts.index):
+                first, second = (names.get(run.folder, run.name) for run in (runs[0], other))
+                found.setdefault(attack, []).append(replace(item, first=first, other=second))
     return found
 
 
@@ -84,7 +116,11 @@ def facts(runs: Sequence[CollectedRun], block: str) -> list[tuple[str, tuple[str
     """Return what a block of ``result.json`` says of each run, such as ``environment``."""
     blocks = [run.block(block) for run in runs]
     names = list(dict.fromkeys(name for each in blocks for name in each))
-    return [(str(name), tuple(number(each.get(name, MISSING)) for each in blocks)) for name in names]
+    return [(str(name), tuple(_fact(each.get(name, MISSING)) for each in blocks)) for name in names]
+
+
+def _fact(value: object) -> str:
+    return "; ".join(map(number, value)) if isinstance(value, list) else number(value)
 
 
 def _shown(value: object) -> str:

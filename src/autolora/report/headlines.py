@@ -63,7 +63,7 @@ def finding(run: CollectedRun) -> str:
     text += f"; {percent(last.score.accuracy)} {interval(last.score.ci95)} "
     text += f"are still right under {attack_title(last.attack)}"
     text += "." if last.score.total == natural.score.total else f", tried on {last.score.total:,} of them."
-    text = f"{text} {standing_of(last)}"
+    text = f"{text} {standing_of(last)}{_against_a_constant(run, last.score)}"
     if attacked[-1] is not last:
         text += f" {_sampled(attacked[-1])}"
     return text
@@ -93,6 +93,14 @@ def doubts(runs: Sequence[CollectedRun]) -> list[Doubt]:
 def looked_for_flags(run: CollectedRun) -> bool:
     """Whether any evaluation of a run looked for flags."""
     return any(item.flags is not None for item in run.measured)
+
+
+def _against_a_constant(run: CollectedRun, attacked: Score) -> str:
+    """Say that a model is not robust that a constant answer outdoes."""
+    constant = run.data.get("majority")
+    if not isinstance(constant, float | int) or attacked.accuracy > constant:
+        return ""
+    return f" Always answering the commonest class would be right on {percent(constant)}: this is not robust yet."
 
 
 def _sampled(item: Measured) -> str:
