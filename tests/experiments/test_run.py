@@ -51,6 +51,7 @@ def config(photos: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     def make(**options: Any) -> RunConfig:
         small = {"model": "resnet20_cifar", "weights": "none", "epochs": 2, "attack": "pgd-2", "image_size": 12}
         base = {"data": photos, "batch_size": 10, "rank": 2, "lr": 0.05, "device": "cpu", "precision": "fp32"}
+        base |= {"track": "none"}  # whatever is installed
         return config_from({**base, **small, "out": str(tmp_path / "run"), **options})
 
     return make
@@ -70,6 +71,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResul
         batch_size=10,
         rank=2,
         lr=0.05,
+        track="none",
         device="cpu",
         out=str(tmp_path_factory.mktemp("finished") / "run"),
         progress=False,

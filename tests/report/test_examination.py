@@ -119,7 +119,7 @@ def test_the_gallery_shows_what_the_verdicts_say(examined: tuple[CollectedRun, E
 def test_confusions_under_attack_agree_with_the_scores(examined: tuple[CollectedRun, Examination]) -> None:
     run, found = examined
     matrix = found.confusions[run.name]
-    assert "A sample of 18 of 18 test images" in matrix.note and matrix.counts.sum() == 18
+    assert "All 18 test images" in matrix.note and matrix.counts.sum() == 18
     assert np.trace(matrix.counts) == run.result["scores"]["pgd-10"]["correct"]
 
 

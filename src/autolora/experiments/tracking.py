@@ -70,7 +70,8 @@ def tracked(accelerator: Accelerator, config: RunConfig) -> Iterator[Track]:
     try:
         yield track
     finally:
-        accelerator.end_training()
+        for opened in accelerator.trackers:  # Accelerator.end_training would take the process group down as well
+            opened.finish()
 
 
 def epoch_log(folder: Path, epochs: int, track: Track) -> Callable[[TrainingState], None]:

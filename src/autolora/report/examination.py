@@ -141,7 +141,9 @@ def _count(run: CollectedRun, attacked: Attacked, found: Examination) -> None:
     """Count what attacked images are taken for, unless an evaluation kept as many."""
     known, images = found.confusions.get(run.name), len(attacked.index)
     if known is None or int(known.counts.sum()) < images:
-        note = f"A sample of {images:,} of {number(run.data.get('test', '?'))} test images, attacked for this report."
+        total = run.data.get("test", "?")
+        which = "All" if images == total else f"A sample of {images:,} of"
+        note = f"{which} {number(total)} test images, attacked for this report."
         label, answers = attacked.label.numpy(), attacked.answers[1]
         found.confusions[run.name] = confusion(f"under {attack_title(ATTACK)}", note, run.classes, label, answers)
 
