@@ -110,6 +110,9 @@ PLANTED = {
     "an order of nothing": put(*OWN, "draws", "order", value=None),
     "no place in the order": put(*OWN, "draws", value=...),
     "buffers that nobody has": put(*OWN, "buffers", value={"x": torch.ones(1)}),
+    "compiled is a list": put("compiled", value=["attack"]),
+    "compiled by a text": put("compiled", value={"attack": "yes"}),
+    "compiled is nothing": put("compiled", value=None),
 }
 
 

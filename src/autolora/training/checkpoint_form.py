@@ -133,6 +133,16 @@ def check_method(found: Any, method: Method, name: str) -> None:
             _check_value(value, current, where)
 
 
+def check_compiled(found: Any, name: str) -> None:
+    """Look at what was found to be worth compiling: yes, no or not known yet, by name.
+
+    Raises:
+        Damaged: If it is anything else.
+    """
+    right = isinstance(found, dict) and all(isinstance(choice, bool | None) for choice in found.values())
+    require(right, name, "choices by name")
+
+
 def check_draws(found: Any, pattern: Mapping[str, Any], name: str) -> None:
     """Look at where a pass over the images stands.
 

@@ -17,6 +17,7 @@ from autolora.schedules import Schedule
 from autolora.training.checkpoint import BEST, WEIGHTS, Checkpoints, Saved, TrainingState, tensors_of
 from autolora.training.checkpoint_form import (
     WRONG,
+    check_compiled,
     check_draws,
     check_generator,
     check_like,
@@ -173,6 +174,7 @@ class Snapshots:
         check_standing(content["training"], f"val_{self.method.selects_on}", "training")
         check_like(content["parts"], 1, "parts")
         require(content["parts"] > 0, "parts", "1 or more")
+        check_compiled(content.get("compiled", {}), "compiled")
         if content["scaler"] and self.accelerator.scaler is not None:
             check_like(content["scaler"], self.accelerator.scaler.state_dict(), "scaler")
         if saved.best is not None:
