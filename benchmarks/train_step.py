@@ -35,6 +35,7 @@ from autolora.training import Optimization, Step
 from autolora.training.forms import Compile, forms_for
 from autolora.training.precision import DTYPES, autocast_for, resolve_device, resolve_precision
 from autolora.training.replicas import accelerator_for
+from autolora.training.sharding import Shards
 from autolora.training.update import Update
 
 OURS, COMPILED = "autolora", "autolora compiled"
@@ -72,7 +73,7 @@ def package_step(
     step, prepared = accelerator.prepare(Step(model, way), optimizer)
     chosen, autocast = forms_for(model, compile, device, batch), autocast_for(precision, device)
     folding = Folding(model.backbone, in_place=chosen.captured is not None)
-    update = Update(model, way, step, prepared, accelerator, autocast, folding, forms=chosen)
+    update = Update(model, way, step, prepared, accelerator, autocast, folding, Shards(model), forms=chosen)
     return lambda x, y: float(torch.stack(list(update(x, y).values())).sum())
 
 

@@ -53,6 +53,7 @@ CHANGED: dict[str, Any] = {
     "deterministic": True,
     "compile": "attack",
     "sync_batch_norm": "off",
+    "shard": True,
     "checkpoint_minutes": 2.5,
     "plugin": "my_method.py",
     "out": "runs/x",

@@ -165,3 +165,43 @@ def test_alone_a_fault_is_the_fault_itself() -> None:
         with pytest.raises(type(error), match=str(error)) as raised:
             Processes().agree(lambda error=error: fail(error))  # type: ignore[misc]
         assert raised.value is error
+
+
+def transformer(photos: Path, out: Path, *more: str) -> list[str]:
+    model = ["--model", "deit_tiny_patch16_224", "--weights", "none", "--image-size", "16", "--precision", "fp32"]
+    length = ["--epochs", "1", "--batch-size", "12", "--attack", "pgd-1", "--method", "autolora", "--device", "cpu"]
+    return ["fit", str(photos), *model, *length, "--out", str(out), *more]
+
+
+def test_processes_that_hold_a_transformer_in_parts_ship_what_they_would_as_replicas(
+    photos: Path, tmp_path: Path
+) -> None:
+    for name, more in (("parts", ["--shard"]), ("replicas", [])):
+        (code, printed, said), silent = run_both(tmp_path, *[transformer(photos, tmp_path / name, *more)] * 2)
+        assert (code, silent) == (0, (0, "", "")) and "natural (SA)" in printed, said + silent[2]
+    torch.testing.assert_close(weights(tmp_path / "parts"), weights(tmp_path / "replicas"), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "resnet20_cifar has batch norm"),
+        (["--compile", "attack"], "shard and compile=attack"),
+        (["--gradient-similarity", "1"], "shard and gradient-similarity"),
+    ],
+)
+def test_what_cannot_be_held_in_parts_ends_both_with_one_line(
+    more: list[str], words: str, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    (code, _, said), silent = run_both(tmp_path, *[command(photos, out, "--shard", *more)] * 2)
+    assert (code, silent) == (2, (2, "", "")) and not out.exists()
+    assert words in said.splitlines()[-1] and said.count("autolora: ") == 1
+
+
+def test_one_process_has_nobody_to_share_a_model_with(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command(photos, tmp_path / "run", "--shard"))
+    assert "launch several, as in `torchrun" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -29,6 +29,7 @@ from autolora.schedules import Constant
 from autolora.threat import ThreatModel
 from autolora.training import Checkpoints, Optimization, Step, fit, loop
 from autolora.training.forms import Compile, Forms, forms_for
+from autolora.training.sharding import Shards
 from autolora.training.trial import Trial
 from autolora.training.update import Update
 
@@ -77,7 +78,7 @@ def updated(model: RobustModel, method: Method, forms: Forms | None, parts: int 
     optimizer = Optimization().optimizer([p for p in model.parameters() if p.requires_grad], 0.1)
     step, prepared = accelerator.prepare(Step(model, method), optimizer)
     folding = Folding(model.backbone)
-    return Update(model, method, step, prepared, accelerator, nullcontext, folding, parts, forms)
+    return Update(model, method, step, prepared, accelerator, nullcontext, folding, Shards(model), parts, forms)
 
 
 METHODS: dict[str, Callable[[], Method]] = {

@@ -25,7 +25,7 @@ GROUPS = {  # the rest of the options, under the heading that the help shows the
     "optimisation": ("schedule", "schedule_options", "lr", "momentum", "weight_decay", "reset_momentum"),
     "data": ("val_fraction", "label_fraction", "classes", "augmentation", "data_root", "skip_bad_images"),
     "machine": (
-        *("device", "precision", "compile", "workers", "sync_batch_norm"),
+        *("device", "precision", "compile", "workers", "sync_batch_norm", "shard"),
         *("deterministic", "checkpoint_minutes", "track"),
     ),
 }

@@ -91,6 +91,7 @@ class RunConfig:
     sync_batch_norm: Literal["auto", "off"] = option(
         "auto", "auto: with several processes on GPUs, batch norm sees the whole batch; off: each its share"
     )
+    shard: bool = option(False, "each of several processes keeps a part of weights, gradients and momentum (FSDP)")
     workers: int = option(0, "processes that load images")
     deterministic: bool = option(False, "only operations that give the same bits every time, on a GPU too; slower")
     checkpoint_minutes: float = option(15.0, "save within an epoch too, every so many minutes (0: after epochs only)")

@@ -19,6 +19,7 @@ from autolora.experiments.processes import Processes, connection_lost
 from autolora.experiments.result import CONFIG
 from autolora.experiments.run_folder import how_far, resume_command
 from autolora.experiments.run_lock import locked
+from autolora.training.sharding import check_divisible
 
 APART = 2**32  # between the seeds of two processes: further than anyone counts seeds
 
@@ -65,8 +66,11 @@ def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingre
         processes: Those that share the run.
 
     Raises:
-        InputError: If the batch size that was asked for cannot be divided evenly, or leaves one image to a process.
+        InputError: If the batch size that was asked for cannot be divided evenly, or leaves one image to a process, or
+            if the processes are to hold the model in parts and cannot.
     """
+    if parts.config.shard:
+        _check_parts(parts, processes)
     size = _size(parts, asked, processes)
     _check_shares(size, len(parts.splits.train), processes.count)
     if processes.rank:
@@ -98,3 +102,20 @@ def _check_shares(size: int, images: int, count: int) -> None:
             f"batch-size={size} is that of all {count} processes together and cannot be divided evenly among them, "
             f"two of the {images} training images each at least; use {fits}"
         )
+
+
+def _check_parts(parts: Ingredients, processes: Processes) -> None:
+    """Refuse to hold a model in parts where nothing would be gained, or where it would not be the same run."""
+    config = parts.config
+    if processes.count == 1:
+        raise InputError(
+            "shard: one process has nobody to share a model with; launch several, as in `torchrun --nproc-per-node 2 "
+            "-m autolora fit ...`, or leave it out"
+        )
+    if config.compile in ("attack", "on"):
+        raise InputError(f"shard and compile={config.compile} do not go together; leave one of them out")
+    if config.gradient_similarity:
+        raise InputError("shard and gradient-similarity do not go together, which reads whole gradients; leave one out")
+    if parts.precision == "fp16":
+        raise InputError("shard and precision=fp16 do not go together; use bf16 or fp32")
+    check_divisible(parts.model)

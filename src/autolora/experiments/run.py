@@ -162,6 +162,7 @@ def _train(
             accumulate=config.accumulate,
             compile=config.compile,
             sync_norms=config.sync_batch_norm == "auto",
+            shard=config.shard,
             resume=resume,
             progress=progress,
             on_epoch=epoch_log(config.folder, config.epochs, track),

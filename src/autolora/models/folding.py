@@ -52,9 +52,10 @@ class Folding:
             ones; its tensors may.
         in_place: The tensors of a network lie where those of the network before lay, which is overwritten, so that a
             graph that was captured with one of them can be replayed with the next.
+        apart: The form is never the backbone itself, whose modules may be given hooks that no attack should set off.
     """
 
-    def __init__(self, backbone: nn.Module, in_place: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, in_place: bool = False, apart: bool = False) -> None:
         self.pairs: dict[str, str] = {}  # convolution -> the norm that is folded into it
         self.skeleton: nn.Module | None = None
         self._held: dict[str, Tensor] | None = {} if in_place else None
@@ -66,6 +67,8 @@ class Folding:
             logger.debug(f"{type(backbone).__name__} cannot be traced, so batch norm is not folded: {error}")
         if self.pairs:
             self.skeleton = _without_norms(traced, self.pairs)
+        elif apart:
+            self.skeleton = _plain(backbone).to("meta")
         elif any(map(parametrize.is_parametrized, backbone.modules())):  # its weights are computed, once for a network
             with suppress(Exception):  # as above
                 self.skeleton = _plain(backbone).to("meta")

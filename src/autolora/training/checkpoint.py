@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from autolora.errors import RunError
 from autolora.training.checkpoint_store import Damaged, Generations, Link, digest, write_whole
 
+Weights = Mapping[str, Tensor]  # parameters and buffers, by the model's names
 WEIGHTS, STATE, BEST = "model.safetensors", "state.pt", "best.safetensors"
 
 
@@ -61,16 +62,16 @@ class Checkpoints:
         self.generations = Generations(folder / "last", folder / "previous")
         self._best: Link | None = None
 
-    def save_best(self, model: nn.Module) -> None:
+    def save_best(self, weights: Weights) -> None:
         """Keep these weights and buffers as the best so far.
 
         Raises:
             OSError: If they cannot be written; the best before them are still there.
         """
-        self._keep_best(save(_tensors(model)))
+        self._keep_best(save(_lying(weights)))
 
-    def restore_best(self, model: nn.Module) -> None:
-        """Load the best weights and buffers into the model, strictly.
+    def load_best(self) -> dict[str, Tensor]:
+        """Return the best weights and buffers.
 
         Raises:
             RunError: If they are not what was saved.
@@ -79,13 +80,13 @@ class Checkpoints:
         data = path.read_bytes()
         if self._best is not None and digest(data) != self._best.sha256:
             raise RunError(f"{path} is damaged: it is not what was saved; continue the run with --resume")
-        model.load_state_dict(load(data))
+        return load(data)
 
-    def save_last(self, model: nn.Module, state: dict[str, Any], facts: Mapping[str, Any] | None = None) -> None:
+    def save_last(self, weights: Weights, state: dict[str, Any], facts: Mapping[str, Any] | None = None) -> None:
         """Keep everything that the rest of the run depends on.
 
         Args:
-            model: What is trained.
+            weights: Parameters and buffers of what is trained, by its names.
             state: All else: plain values and tensors, in dicts, lists and tuples.
             facts: What the manifest says for people, such as the epoch.
 
@@ -94,7 +95,7 @@ class Checkpoints:
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        files = {WEIGHTS: save(_tensors(model)), STATE: buffer.getvalue()}
+        files = {WEIGHTS: save(_lying(weights)), STATE: buffer.getvalue()}
         self.generations.write(files, {} if self._best is None else {BEST: self._best}, facts or {})
 
     def has_last(self) -> bool:
@@ -162,5 +163,5 @@ def tensors_of(data: bytes, name: str) -> dict[str, Tensor]:
         raise Damaged(f"is not what a run writes: {name} cannot be read") from error
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def _lying(weights: Weights) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

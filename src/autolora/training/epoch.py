@@ -125,6 +125,7 @@ class Epoch:
             self.partial.random = random_state()  # validation may draw, and is repeated when it is interrupted
         losses = self._means(self.partial)
         self.method.end_training(losses)
+        self.update.shards.gather()
         with self.interruption.at_once(), evaluating(self.model):
             natural = self._score(self.model, self.val)
             robust = self._score(self.model, self.val, self.val_attack)
@@ -142,6 +143,7 @@ class Epoch:
 
     def _begin(self) -> None:
         started = time.perf_counter()
+        self.update.shards.gather()
         # loss weights, unlike verdicts, may be set in low precision
         with self.interruption.at_once(), evaluating(self.model), self.autocast():
             self.method.begin_epoch(self.model, self._accuracy)

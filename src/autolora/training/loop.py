@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from autolora.training.method_state import unkept
 from autolora.training.precision import Autocast
 from autolora.training.replicas import synchronised
 from autolora.training.session import Probe, Session
+from autolora.training.sharding import held
 from autolora.training.snapshot import Anywhere, Circumstances, Snapshots
 from autolora.training.step import Step
 from autolora.training.update import Update
@@ -72,6 +74,7 @@ def fit(
     accumulate: int = 1,
     compile: Compile = "off",
     sync_norms: bool = True,
+    shard: bool = False,
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[TrainingState], None] = lambda state: None,
@@ -104,29 +107,33 @@ def fit(
         compile: What runs compiled: nothing (``"off"``), the attack, the passes of the loss too (``"on"``), or what a
             trial finds to be worth it (``"auto"``, on a GPU); see :func:`autolora.training.forms.forms_for`.
         sync_norms: With several processes on GPUs, batch norm normalises the joined batch of all.
+        shard: Each of several processes keeps its part of weights, gradients and momentum; see ``training.sharding``.
         resume: Continue from the last checkpoint in ``checkpoints``.
         progress: Show a progress bar.
         on_epoch: Called after every epoch, with its row at the end of the history.
 
     Raises:
+        InputError: If the model cannot be divided among processes, and is to be.
         TrainingError: If a loss is not finite; the last checkpoint is of a state that was.
         LoadingError: If images cannot be loaded any more; what was trained until then is saved.
         RunError: If no checkpoint is whole, or memory does not suffice.
     """
     method.prepare(model)
-    model.to(accelerator.device)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learner = deepcopy(model) if shard else model  # what is divided cannot be put together in place
+    learner.to(accelerator.device)
+    processes, device = accelerator.num_processes, accelerator.device
+    forms = forms_for(learner, compile, device, (train.batch_size or 0) // processes, processes=processes)
+    folding = Folding(learner.backbone, in_place=forms.captured is not None, apart=shard)
+    step, shards = held(Step(learner, method), accelerator, shard)
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimization = optimization or Optimization()
     optimizer = optimization.optimizer(trained, schedule.lr)
-    step, prepared = accelerator.prepare(Step(model, method), optimizer)
+    prepared = accelerator.prepare(optimizer)
     interruption = Interruption(alone=accelerator.num_processes == 1)
-    processes, device = accelerator.num_processes, accelerator.device
-    forms = forms_for(model, compile, device, (train.batch_size or 0) // processes, processes=processes)
-    folding = Folding(model.backbone, in_place=forms.captured is not None)
     epoch = Epoch(
-        model,
+        learner,
         method,
-        Update(model, method, step, prepared, accelerator, autocast, folding, accumulate, forms),
+        Update(learner, method, step, prepared, accelerator, autocast, folding, shards, accumulate, forms),
         Draws(train, accelerator),
         Draws(val, accelerator, once=True),
         None if clean is None else Draws(clean, accelerator, once=True),
@@ -137,7 +144,7 @@ def fit(
         names,
     )
     snapshots = Snapshots(
-        model, method, schedule, optimizer, epoch, accelerator, checkpoints, circumstances or Anywhere()
+        learner, method, schedule, optimizer, epoch, accelerator, checkpoints, circumstances or Anywhere()
     )
     if left_out := unkept(method):
         logger.warning(
@@ -147,8 +154,8 @@ def fit(
     state = (snapshots.restore() if resume else None) or TrainingState()
     forms.begin((epochs - state.epoch) * len(epoch.train), epoch.update.parts)
     session = Session(epoch, snapshots, state, checkpoint_minutes * 60, optimization.reset_momentum, probe, on_epoch)
-    with synchronised(model.backbone, sync_norms and processes > 1 and device.type == "cuda"):
+    with synchronised(learner.backbone, sync_norms and processes > 1 and device.type == "cuda"):
         session.run(epochs, progress)
-    checkpoints.restore_best(model)
+    model.to(device).load_state_dict(checkpoints.load_best())
     method.finalize(model)
     return state

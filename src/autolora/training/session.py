@@ -79,13 +79,14 @@ class Session:
 
     def _conclude(self, row: Row) -> None:
         """Select, let the schedule see the score, and save."""
-        state, model, checkpoints = self.state, self.epoch.model, self.snapshots.checkpoints
+        state, shards, checkpoints = self.state, self.epoch.update.shards, self.snapshots.checkpoints
         score = row["val_robust" if self.epoch.method.selects_on == "robust" else "val_natural"]
         if score > state.best:
             state.best = score
-            self._on_main(lambda: checkpoints.save_best(model))
+            weights = shards.weights()
+            self._on_main(lambda: checkpoints.save_best(weights))
         if self.snapshots.schedule.observe(score):
-            checkpoints.restore_best(model)  # weights and buffers; the momentum stays, as in the release
+            shards.load(checkpoints.load_best())  # weights and buffers; the momentum stays, as in the release
             if self.reset_momentum:
                 self.snapshots.optimizer.state.clear()
         self._finish_epoch(row)
@@ -124,7 +125,7 @@ class Session:
         """Give the model the weights of the last checkpoint, all of which were finite."""
         with suppress(RunError):  # that no checkpoint is whole is not the news now
             if (saved := self.snapshots.checkpoints.load_last()) is not None:
-                self.epoch.model.load_state_dict(saved.weights)
+                self.epoch.update.shards.load(saved.weights)
 
     def _agreed(self, wanted: bool) -> bool:
         """Say whether any process wants it; all of them get the same answer."""

@@ -33,6 +33,7 @@ from autolora.training.checkpoint_store import Damaged
 from autolora.training.epoch import Epoch, Partial
 from autolora.training.method_state import load_method_state, method_state
 from autolora.training.random_state import random_state, restore_random_state
+from autolora.training.sharding import divided, whole
 
 PARTS = ("optimizer", "schedule", "method", "training", "parts", "scaler", "circumstances", "processes")
 OWN = {"random", "buffers", "shuffling", "partial"}  # of each process; and "draws" with a partial epoch
@@ -95,9 +96,10 @@ class Snapshots:
         """
         self.epoch.check_weights()
         processes = gather_object([self._own()])
+        weights, optimizer = self.epoch.update.shards.weights(), whole(self.optimizer.state_dict())
         if self.accelerator.is_main_process:
             content = {
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "schedule": self.schedule.state_dict(),
                 "method": method_state(self.method, self._method_at_first),
                 "training": vars(state),
@@ -109,7 +111,7 @@ class Snapshots:
             }
             partial = self.epoch.partial
             facts = {"epoch": state.epoch, "batches": 0 if partial is None else partial.batches}
-            self.checkpoints.save_last(self.model, content, facts)
+            self.checkpoints.save_last(weights, content, facts)
         self.accelerator.wait_for_everyone()
 
     def restore(self) -> TrainingState | None:
@@ -128,9 +130,9 @@ class Snapshots:
         own = content["processes"][self.accelerator.process_index]
         if own["partial"] is not None:
             self.method.begin_training(self.model)  # the modes; whatever else it does was done before, and is put back
-        self.model.load_state_dict(saved.weights)
+        self.epoch.update.shards.load(saved.weights)
         # the groups are options, which are given again
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": content["optimizer"]["state"]})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": self._momentum(content)})
         self.schedule.load_state_dict(content["schedule"])
         load_method_state(self.method, content["method"])
         if content["scaler"] and self.accelerator.scaler is not None:
@@ -220,6 +222,12 @@ class Snapshots:
         self.epoch.train.shuffling = own["shuffling"]
         self.model.load_state_dict(self.model.state_dict() | own["buffers"])
         restore_random_state(own["random"])
+
+    def _momentum(self, content: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+        """Return what the optimizer keeps of each trained tensor, as this process holds the tensor."""
+        trained = self.optimizer.param_groups[0]["params"]
+        state = content["optimizer"]["state"].items()
+        return {i: {name: divided(value, trained[i]) for name, value in kept.items()} for i, kept in state}
 
     def _check_processes(self, before: int) -> None:
         now = self.accelerator.num_processes

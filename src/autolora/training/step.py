@@ -27,3 +27,6 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """Return the named terms of the loss of one batch."""
         return self.method.loss(self.model, batch)
+
+    def begin(self) -> None:
+        """Do nothing: for a wrapper that has to be called before the parts of the model are."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor
+from torch import Tensor, nn
 
 from autolora.errors import RunError
 from autolora.methods import Batch, Losses, Method
@@ -23,7 +23,7 @@ from autolora.models.folding import Folding
 from autolora.training.forms import Forms
 from autolora.training.precision import Autocast
 from autolora.training.replicas import share_statistics
-from autolora.training.step import Step
+from autolora.training.sharding import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -56,17 +56,19 @@ class Update:
         accelerator: Devices and processes.
         autocast: Precision of attacks and losses.
         folding: Form of the backbone that is attacked.
+        shards: How this process holds the model.
         parts: In how many pieces a batch is taken.
         forms: What of it runs compiled; None: nothing.
     """
 
     model: RobustModel
     method: Method
-    step: Step
+    step: nn.Module
     optimizer: Any
     accelerator: Accelerator
     autocast: Autocast
     folding: Folding
+    shards: Shards
     parts: int = 1
     forms: Forms | None = None
 
@@ -77,6 +79,7 @@ class Update:
             NotFinite: If a term is not finite; in all processes, if it is so in one.
             RunError: If memory does not suffice for half of the batch either.
         """
+        self.shards.gather()
         buffers = [buffer.clone() for buffer in self.model.buffers()]  # statistics that a failed attempt may have moved
         while (losses := self._attempt(x, y)) is None:
             # no handler is open here, whose traceback would keep the tensors of the failed attempt
@@ -84,6 +87,7 @@ class Update:
                 for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                     buffer.copy_(before)
             torch.cuda.empty_cache()
+        self.shards.release()
         self.optimizer.step()
         share_statistics(self.model, self.accelerator)
         return losses

@@ -180,7 +180,7 @@ def _checkpoint(stage: Stage) -> Cost:
         snapshots = stage.snapshots(checkpoints)
 
         def save(x: Tensor, y: Tensor) -> None:
-            checkpoints.save_best(stage.epoch.model)
+            checkpoints.save_best(stage.epoch.model.state_dict())
             snapshots.save(TrainingState())
 
         return cost_of([(torch.zeros(1), torch.zeros(1))], save, stage.device)

@@ -17,6 +17,7 @@ from autolora.training.forms import Forms, forms_for
 from autolora.training.interruption import Interruption
 from autolora.training.precision import autocast_for
 from autolora.training.replicas import accelerator_for
+from autolora.training.sharding import Shards
 from autolora.training.snapshot import Anywhere, Snapshots
 from autolora.training.update import Update
 
@@ -83,7 +84,7 @@ def set_up(parts: Ingredients) -> Stage:
     epoch = Epoch(
         model,
         method,
-        Update(model, method, step, prepared, accelerator, autocast, folding, config.accumulate, forms),
+        Update(model, method, step, prepared, accelerator, autocast, folding, Shards(model), config.accumulate, forms),
         train,
         Draws(validation_batches(splits.val, seen, config, device), accelerator, once=True),
         Draws(clean_batches(splits.train, config), accelerator, once=True),

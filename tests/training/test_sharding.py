@@ -1,0 +1,200 @@
+"""Two processes that hold a model together: each its part, and the same weights as two that hold it whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from autolora.attacks import PGD
+from autolora.errors import InputError
+from autolora.methods import METHODS, AutoLoRa, Batch, LoFT, Method
+from autolora.models import RobustModel, build_model
+from autolora.models.backbones import split
+from autolora.schedules import Constant, Schedule
+from autolora.threat import ThreatModel
+from autolora.training import Checkpoints, Step, TrainingState, fit
+from autolora.training.replicas import accelerator_for
+from autolora.training.sharding import blocks, divide, divided, held, whole
+
+CPU = torch.device("cpu")
+CLOCK = ("seconds", "images_per_second", "waiting")
+STILL = PGD(ThreatModel("8/255"), steps=2, start="natural")  # without chance
+WAYS: dict[str, Callable[[], Method]] = {
+    "at": lambda: METHODS["at"](STILL),
+    "vanilla-rft": lambda: METHODS["vanilla-rft"](STILL),
+    "twins-trades": lambda: METHODS["twins-trades"](STILL),
+    "alf": lambda: METHODS["alf"](STILL),
+    "loft": lambda: LoFT(STILL),
+    "autolora": lambda: AutoLoRa(STILL, targets="all"),
+    "autolora, dual": lambda: AutoLoRa(STILL, statistics="dual"),
+}
+
+
+class GoingBack(Constant):
+    """Goes back to the best weights after every epoch."""
+
+    def observe(self, score: float) -> bool:
+        return True
+
+
+def transformer() -> RobustModel:
+    sizes: Any = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 24, "num_heads": 2}
+    size = {"input_size": (3, 8, 8)}
+    model = split(timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=size, **sizes), classes=3)
+    return model.to(memory_format=torch.channels_last)
+
+
+def seeded(seed: int) -> RobustModel:
+    torch.manual_seed(seed)
+    return transformer()
+
+
+def loader(count: int, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    x = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(TensorDataset(x, torch.arange(count) % 3), 8)  # type: ignore[arg-type]
+
+
+def train(
+    folder: Path, model: RobustModel, method: Method, schedule: Schedule | None = None, **options: Any
+) -> TrainingState:
+    """Train on three batches of eight an epoch, and validate on 31 images, which no two processes share evenly."""
+    settings = {"epochs": 1, "shard": True} | options
+    data = loader(24, seed=1), loader(31, seed=2)
+    rate = schedule or Constant(0.05)
+    return fit(
+        model,
+        method,
+        *data,
+        rate,
+        accelerator_for(CPU, "fp32"),
+        val_attack=STILL,
+        checkpoints=Checkpoints(folder),
+        progress=False,
+        **settings,
+    )
+
+
+def in_process(rank: int, port: int, folder: Path) -> None:
+    """Be one of two processes, and write down what came of it."""
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in launched.items()} | {"ACCELERATE_USE_CPU": "true"})
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for name, make in WAYS.items():
+        for kind in ("shards", "replicas"):
+            model = seeded(rank)  # the first process's weights are those of both
+            state = train(folder / name / kind, model, make(), shard=kind == "shards")
+            scores = {key: value for key, value in state.history[-1].items() if key not in CLOCK}
+            found[f"{name} {kind}"] = {"weights": dict(model.state_dict()), "row": scores}
+    for name, sessions in {"at once": (3,), "in sessions": (1, 2, 3), "last as replicas": (2, 3)}.items():
+        for epochs in sessions:
+            model, method, whole = seeded(rank), WAYS["autolora"](), name == "last as replicas" and epochs == 3
+            train(folder / name, model, method, GoingBack(0.05), epochs=epochs, resume=epochs > 1, shard=not whole)
+        found[name] = dict(model.state_dict())
+    found["parts"] = seeded(rank)
+    train(folder / "parts", found["parts"], WAYS["at"](), accumulate=2)
+    found["parts"] = dict(found["parts"].state_dict())
+    found["sizes"] = sizes(seeded(rank))
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def sizes(model: RobustModel) -> dict[str, list[int]]:
+    """Count the numbers that a process holds, between batches and within one."""
+    accelerator, count = accelerator_for(CPU, "fp32"), sum(p.numel() for p in model.parameters())
+    step, shards = held(Step(model, WAYS["at"]()), accelerator, True)
+    trained = list(model.parameters())
+    optimizer = torch.optim.SGD(trained, 0.1, momentum=0.9)
+    shards.gather()
+    within = own(model.parameters())
+    x = torch.rand(4, 3, 8, 8)
+    sum(step(Batch(x, torch.arange(4) % 3, x)).values()).backward()
+    shards.release()
+    optimizer.step()
+    momentum = [kept["momentum_buffer"] for kept in optimizer.state.values()]
+    gradients = [p.grad for p in trained if p.grad is not None]
+    return {"all": [count], "within": [within], "between": [own(trained), own(gradients), own(momentum)]}
+
+
+def own(tensors: Any) -> int:
+    return sum((t.to_local() if isinstance(t, DTensor) else t).numel() for t in tensors)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes ended with."""
+    folder = tmp_path_factory.mktemp("both")
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["autolora.training", "autolora.data"])
+    processes = [context.Process(target=in_process, args=(rank, port, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_shards_learn_what_replicas_learn(name: str, both: list[dict[str, Any]]) -> None:
+    """Also the first process's weights are those of both, and both ship the same model, without a branch."""
+    shards, replicas = both[0][f"{name} shards"], both[0][f"{name} replicas"]
+    torch.testing.assert_close(shards["weights"], replicas["weights"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both[1][f"{name} shards"]["weights"], shards["weights"], rtol=0, atol=0)
+    assert both[0][f"{name} shards"]["row"] == both[1][f"{name} shards"]["row"]
+    assert shards["row"] == pytest.approx(replicas["row"], rel=1e-4, abs=1e-6)
+    start = seeded(0).state_dict()
+    assert max(float((w - start[key]).abs().max()) for key, w in shards["weights"].items()) > 1e-3
+
+
+def test_a_process_holds_its_half_between_batches_and_the_weights_alone_within_one(both: list[dict[str, Any]]) -> None:
+    for rank in both:
+        (count,), (within,), between = (rank["sizes"][key] for key in ("all", "within", "between"))
+        assert within == count
+        assert all(0.45 * count < part < 0.55 * count for part in between)
+
+
+def test_a_run_in_sessions_is_the_run_at_once_to_the_bit(both: list[dict[str, Any]]) -> None:
+    for rank in both:
+        torch.testing.assert_close(rank["in sessions"], rank["at once"], rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_shards_is_one_of_replicas(both: list[dict[str, Any]]) -> None:
+    torch.testing.assert_close(both[0]["last as replicas"], both[0]["at once"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_parts_of_a_batch_add_up_to_it(both: list[dict[str, Any]]) -> None:
+    torch.testing.assert_close(both[0]["parts"], both[0]["at shards"]["weights"], rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_is_refused() -> None:
+    model = build_model("resnet20_cifar", classes=3, weights="none")
+    with pytest.raises(InputError, match="has batch norm"):
+        divide(Step(model, WAYS["at"]()), CPU)
+
+
+def test_blocks_are_elements_of_lists_inner_ones_first() -> None:
+    model = build_model("swin_tiny_patch4_window7_224", classes=3, weights="none", image_size=32)
+    names = {id(module): name for name, module in model.backbone.named_modules()}
+    found = [names[id(block)] for block in blocks(model.backbone)]
+    assert found.index("layers.2.blocks.5") < found.index("layers.2")
+    assert sum(name.count(".") == 1 for name in found) == 4 and sum(".blocks." in name for name in found) == 12
+    assert len(set(found)) == len(found)
+
+
+def test_what_is_whole_already_stays_as_it_is() -> None:
+    tensor, content = torch.rand(3), {"a": [torch.zeros(1), 2], "b": None}
+    assert whole(content) == content and divided(tensor, nn.Parameter(tensor)) is tensor
