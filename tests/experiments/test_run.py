@@ -306,6 +306,15 @@ def test_resume_knows_an_equal_radius(config: Callable[..., RunConfig]) -> None:
     assert run(config(epochs=1, eps=8 / 255), resume=True, progress=False).scores
 
 
+def test_resume_knows_its_data_by_another_path(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    stopped(config(epochs=1))
+    link = tmp_path / "link"
+    link.symlink_to(config().data)
+    with pytest.raises(InputError, match=r"was started with data=.*, not .*elsewhere"):
+        run(config(epochs=1, data=str(tmp_path / "elsewhere")), resume=True, progress=False)
+    assert run(config(epochs=1, data=str(link)), resume=True, progress=False).content["config"]["data"] == str(link)
+
+
 def stopped(config: RunConfig) -> None:
     """Leave the folder of a run that was killed in its first epoch."""
     config.folder.mkdir(parents=True)

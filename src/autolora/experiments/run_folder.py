@@ -18,6 +18,7 @@ from autolora.threat import parse_radius
 CHECKPOINTS = "checkpoints"
 # options that decide how a run is carried out, not what it is; see environment.py for what another value changes
 FREE = ("out", "workers", "checkpoint_minutes", "data_root", "track")
+PLACES = ("data", "model", "weights", "adapter", "plugin")  # options that may be paths, which can be written in many ways
 
 
 def check_folder(config: RunConfig, resume: bool) -> None:
@@ -74,9 +75,16 @@ def _check_same(config: RunConfig, stored: RunConfig) -> None:
         asked, was = getattr(config, item.name), getattr(stored, item.name)
         if item.name in FREE or asked in (None, was) or (item.name, asked) == ("batch_size", "auto"):
             continue
+        if item.name in PLACES and _same_place(asked, was):
+            continue
         if item.name == "eps" and parse_radius(asked) == parse_radius(was):
             continue
         raise InputError(
             f"--resume: the run in {config.folder} was started with {item.name}={was}, not {asked}; "
             f"continue it with --config {config.folder / CONFIG} --resume, or start a new run with another --out"
         )
+
+
+def _same_place(asked: str, was: str | None) -> bool:
+    """Say whether two paths lead to one file or folder that is there."""
+    return was is not None and os.path.exists(asked) and os.path.realpath(asked) == os.path.realpath(was)
