@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +333,8 @@ def test_cost_of_a_run_by_hand() -> None:
     cost = cost_of([job], item.settings, ["autoattack"])
     assert cost.training == 16 * (2438 * (20 + 4 + 1) + 625 * 22) + 8 * 256 * 32
     assert cost.testing == 2500 * 22
-    assert cost.autoattack == 2500 * passes_of("autoattack", 5)
+    assert cost.autoattack == 500 * passes_of("autoattack", 5)  # a sample, as the settings say
+    assert cost_of([job], replace(item.settings, evaluation={}), ["autoattack"]).autoattack == 5 * cost.autoattack
     assert cost_of([job, job], item.settings).training == 2 * cost.training
 
 

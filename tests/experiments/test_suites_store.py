@@ -204,13 +204,14 @@ def test_a_folder_that_holds_something_else(store: Store, content: dict[str, Any
 def test_evaluations_that_are_missing_are_asked_for(store: Store, program: tuple[str, ...]) -> None:
     good = job("good")
     LocalExecutor(1, program)([task(good, store)], store)
-    (command,) = commands(good, store, Places({}), ["autoattack"])
+    (command,) = commands(good, store, Places({}), {"autoattack": {"limit": 500}})
     folder = store.path(good)
     assert command[:4] == ("evaluate", str(folder), "--attack", "autoattack")
+    assert command[-3:] == ("--limit", "500", "--resume")
     (folder / "evaluation" / "autoattack").mkdir(parents=True)
-    assert commands(good, store, Places({}), ["autoattack"]) == [command]
+    assert commands(good, store, Places({}), {"autoattack": {"limit": 500}}) == [command]
     (folder / "evaluation" / "autoattack" / "evaluation.json").write_text("{}")
-    assert commands(good, store, Places({}), ["autoattack"]) == []
+    assert commands(good, store, Places({}), {"autoattack": {"limit": 500}}) == []
 
 
 # data whose validation images are the test images

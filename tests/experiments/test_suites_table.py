@@ -224,6 +224,42 @@ def test_table_of_p_values(finished: Finished, store: Store) -> None:
     assert "difference" not in FORMATS["text"](Sheet(table, [])).splitlines()[2]
 
 
+def attacked(folder: Path, right: Sequence[int], attack: str = "autoattack") -> None:
+    """Write what ``autolora evaluate --limit`` does: verdicts on every other test image, by how they end."""
+    result = json.loads((folder / "result.json").read_text())
+    path = folder / "evaluation" / attack
+    path.mkdir()
+    lines = [f"{2 * n},0,0,{verdict}" for n, verdict in enumerate(right)]
+    (path / "verdicts.csv").write_text("\n".join(["index,label,predicted,autoattack", *lines]) + "\n")
+    score = {"correct": sum(right), "total": len(right), "label": "a sample's"}
+    about = {"data": result["data"]["fingerprint"], "split": "test"}
+    content = {"threat_model": "Linf 8/255", "circumstances": about, "scores": {"autoattack": score}}
+    (path / "evaluation.json").write_text(json.dumps(content))
+
+
+def test_a_sample_of_the_test_images_counts_where_all_runs_were_judged_on_it(by_hand: Plan, store: Store) -> None:
+    for cell in by_hand.cells:
+        for job in cell.jobs:
+            more = 2 * (cell.at["method"] == "autolora") + (job.seed == 6)
+            attacked(store.path(job), [1] * (4 + more) + [0] * (6 - more))
+    table = build_table(by_hand, store)
+    found = finding(table, "AutoLoRa is more robust than vanilla", "autoattack")
+    assert found.test is not None and found.difference == pytest.approx(20)
+    assert [pair.total for _, pair in found.images] == [10] * 3
+    assert [pair.only_first - pair.only_second for _, pair in found.images] == [2] * 3
+    said = notes(table, store)
+    assert f"AA: on 10 of the {IMAGES} test images, the same for all runs." in said and "AA: a sample's." in said
+    assert not any("left out" in note for note in said)
+
+
+def test_samples_of_other_sizes_are_not_mixed(by_hand: Plan, store: Store) -> None:
+    first, second = by_hand.cells[0].jobs[:2]
+    attacked(store.path(first), [1] * 10)
+    attacked(store.path(second), [1] * 9)
+    with pytest.raises(InputError, match="were judged on 10 and 9 images under autoattack; move one"):
+        build_table(by_hand, store)
+
+
 def test_only_finished_runs_are_read(by_hand: Plan, store: Store) -> None:
     gone, failed, killed = by_hand.cells[0].jobs
     (store.path(failed) / "result.json").unlink()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autolora.errors import InputError
 from autolora.evaluation import Score
@@ -41,6 +44,21 @@ REQUIRED: tuple[tuple[tuple[str, ...], Any], ...] = (
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """What a later evaluation found out about some of a run's test images.
+
+    Args:
+        images: Index and label of each, as written.
+        score: How many the model is right on.
+        right: Whether it is, (N,).
+    """
+
+    images: Images
+    score: Mapping[str, Any]
+    right: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class JudgedRun:
     """A finished run with its verdict on every test image.
 
@@ -52,6 +70,7 @@ class JudgedRun:
         scores: By metric, of the run and of later evaluations on the same images under the same threat model.
         right: By metric, whether the model is right on each of them, (N,).
         unused: Metrics of other later evaluations, and why they are not among the scores.
+        samples: Of these the ones on some of the test images, by metric.
     """
 
     folder: Path
@@ -61,6 +80,7 @@ class JudgedRun:
     scores: Mapping[str, Any]
     right: Right
     unused: Mapping[str, str]
+    samples: Mapping[str, Sampled] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -134,9 +154,13 @@ def _with_evaluation(run: JudgedRun, path: Path) -> JudgedRun:
     new = {name: score for name, score in evaluation["scores"].items() if name not in run.content["scores"]}
     reason = _strange(run, evaluation, verdicts)
     if reason is not None:
-        return replace(run, unused={**{name: f"{path.parent} {reason}" for name in new}, **run.unused})
-    right = read_verdicts(verdicts)[1]
+        return _without(run, new, f"{path.parent} {reason}")
+    images, right = read_verdicts(verdicts)
     check_scores(new, path, right, verdicts)
+    if images != run.images:
+        run = _without(run, new, f"{path.parent} is on {len(images)} images, not on the {len(run.images)} of the run")
+        partly = {name: Sampled(images, new[name], right[name]) for name in new if name in right}
+        return replace(run, samples={**partly, **run.samples}) if set(images) < set(run.images) else run
     for name in new:
         if name in run.scores:
             raise InputError(f"{run.folder} has {name} twice, also in {path.parent}; move one of the evaluations away")
@@ -152,10 +176,11 @@ def _strange(run: JudgedRun, evaluation: Mapping[str, Any], verdicts: Path) -> s
         return f"is under {evaluation.get('threat_model')}, not {run.threat}"
     if (about.get("data"), about.get("split")) != (run.content["data"]["fingerprint"], "test"):
         return "is not on the test images of the run"
-    if not verdicts.is_file():
-        return f"has no {VERDICTS}"
-    images = read_verdicts(verdicts)[0]
-    return None if images == run.images else f"is on {len(images)} images, not on the {len(run.images)} of the run"
+    return None if verdicts.is_file() else f"has no {VERDICTS}"
+
+
+def _without(run: JudgedRun, metrics: Iterable[str], reason: str) -> JudgedRun:
+    return replace(run, unused={**dict.fromkeys(metrics, reason), **run.unused})
 
 
 def check_comparable(runs: Sequence[JudgedRun]) -> None:

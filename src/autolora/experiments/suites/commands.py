@@ -6,30 +6,37 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.layout import validated_on_test
 from autolora.experiments.suites.places import Places
+from autolora.experiments.suites.settings import Options
 from autolora.experiments.suites.store import Store
 
 Command = tuple[str, ...]  # the words behind `autolora`
 
 
-def commands(job: Job, store: Store, places: Places, attacks: Iterable[str] = ()) -> list[Command]:
+def commands(job: Job, store: Store, places: Places, attacks: Mapping[str, Options] | None = None) -> list[Command]:
     """Return what is left to do for a run: to fit it, and to evaluate it with each attack.
 
     Every command continues what was begun, so that it can be given again after an interruption.
+
+    Args:
+        job: The run.
+        store: What there is.
+        places: Where data and weights lie.
+        attacks: What to evaluate it with, and the options of ``autolora evaluate`` for that.
 
     Raises:
         InputError: If data or weights have not been provided, or the run's folder holds another run.
     """
     left = [] if store.result(job) is not None else [fit_command(job, store, places)]
-    for attack in store.unasked(job, attacks):
-        out = str(store.evaluation(job, attack))
-        left.append(("evaluate", str(store.path(job)), "--attack", attack, "--out", out, "--resume"))
+    for attack in store.unasked(job, attacks or {}):
+        options = {"out": str(store.evaluation(job, attack))} | dict((attacks or {})[attack])
+        left.append(("evaluate", str(store.path(job)), "--attack", attack, *flags(options), "--resume"))
     return left
 
 

@@ -66,11 +66,12 @@ def cost_of(jobs: Iterable[Job], settings: Settings, attacks: Iterable[str] = ()
     asked = tuple(attacks)
     total = Cost()
     for job in jobs:
-        total += _cost(job, settings.places.get(str(job.options.get("data")), Place("data")), asked)
+        place = settings.places.get(str(job.options.get("data")), Place("data"))
+        total += _cost(job, place, asked, settings.evaluation.get("limit"))
     return total
 
 
-def _cost(job: Job, place: Place, attacks: tuple[str, ...]) -> Cost:
+def _cost(job: Job, place: Place, attacks: tuple[str, ...], limit: int | None) -> Cost:
     train, val, test, classes = images(job, place)
     options, method = job.options, str(job.options.get("method", "autolora"))
     if method not in PASSES_OF_LOSS:
@@ -80,7 +81,8 @@ def _cost(job: Job, place: Place, attacks: tuple[str, ...]) -> Cost:
     training = epochs * (train * (step + MEASURING.get(method, 0)) + val * (NATURAL + PGD10))
     if every:
         training += epochs // every * min(train, SIMILARITY_IMAGES) * SIMILARITY
-    return Cost(training, test * (NATURAL + PGD10), test * sum(passes_of(attack, classes) for attack in attacks))
+    attacked = test if limit is None else min(limit, test)
+    return Cost(training, test * (NATURAL + PGD10), attacked * sum(passes_of(attack, classes) for attack in attacks))
 
 
 def images(job: Job, place: Place) -> tuple[int, int, int, int]:

@@ -142,7 +142,7 @@ def _on_images(name: str, first: Sample, second: Sample) -> Iterable[tuple[int, 
             continue
         a, b = first.runs[seed], second.runs[seed]
         right, other = a.right(name), b.right(name)
-        if right is not None and other is not None and a.run.images == b.run.images:
+        if right is not None and other is not None and a.images(name) == b.images(name):
             yield seed, Discordance(int((right & ~other).sum()), int((other & ~right).sum()), len(right))
 
 

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autolora.experiments.judged import JudgedRun, read_judged
+from autolora.experiments.judged_files import Images
 from autolora.experiments.result import METRICS as LINES
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.metrics import Metric, Row, metric
@@ -41,7 +43,7 @@ class Measured:
         """Return a number in the unit in which it is shown, or None if it was not measured."""
         kind = metric(name)
         if kind.origin == "score":
-            score = self.run.scores.get(name)
+            score = self.score(name)
             return None if score is None else kind.factor * score["correct"] / score["total"]
         if kind.origin == "epochs":
             return kind.of_epochs(self.rows)
@@ -50,8 +52,22 @@ class Measured:
         return planned(self.job, kind)
 
     def right(self, name: str) -> NDArray[np.bool_] | None:
-        """Return whether the model is right on each test image (N,), if the metric is about test images."""
-        return self.run.right.get(name) if metric(name).origin == "score" else None
+        """Return whether the model is right on each image (N,) that it was judged on, if it was."""
+        if metric(name).origin != "score":
+            return None
+        return self.run.samples[name].right if self.is_sampled(name) else self.run.right.get(name)
+
+    def images(self, name: str) -> Images:
+        """Return the test images, index and label, that a metric is about: all, or a sample."""
+        return self.run.samples[name].images if self.is_sampled(name) else self.run.images
+
+    def is_sampled(self, name: str) -> bool:
+        """Whether a metric was measured on a sample of the test images alone."""
+        return name not in self.run.scores and name in self.run.samples
+
+    def score(self, name: str) -> Mapping[str, Any] | None:
+        """Return how many of these images the model is right on, as its file says it."""
+        return self.run.samples[name].score if self.is_sampled(name) else self.run.scores.get(name)
 
 
 def read_measured(job: Job, store: Store) -> Measured | None:

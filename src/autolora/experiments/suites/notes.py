@@ -72,11 +72,16 @@ def _evaluations(table: Table) -> Iterator[str]:
     for name in table.suite.metrics:
         if metric(name).origin != "score":
             continue
-        scores = [found.run.scores[name] for found in table.measured.values() if name in found.run.scores]
+        asked = [found for found in table.measured.values() if found.right(name) is not None]
+        scores = [score for found in asked if (score := found.score(name)) is not None]
         labels = sorted({str(score["label"]) for score in scores if "label" in score})
         if labels:
             yield f"{metric(name).title}: {', '.join(labels)}."
-        unused = sorted({found.run.unused[name] for found in table.measured.values() if name in found.run.unused})
+        if asked and asked[0].is_sampled(name):
+            few, many = len(asked[0].images(name)), len(asked[0].run.images)
+            yield f"{metric(name).title}: on {few} of the {many} test images, the same for all runs."
+        others = [found for found in table.measured.values() if found.right(name) is None]
+        unused = sorted({found.run.unused[name] for found in others if name in found.run.unused})
         yield from (f"{metric(name).title} is left out where {text}." for text in unused)
 
 

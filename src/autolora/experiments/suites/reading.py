@@ -24,6 +24,7 @@ SUITE_KEYS = (
 )
 SETTINGS_KEYS = (
     *("about", "seeds", "options", "levels", "exceptions", "knobs", "single", "places", "backbones", "pretraining"),
+    "evaluation",
 )
 
 
@@ -74,6 +75,7 @@ def read_settings(where: str, content: Mapping[str, Any], scale: str) -> Setting
         single=tuple(content.get("single") or ()),
         places={name: _place(f"{where}, places.{name}", item) for name, item in (content.get("places") or {}).items()},
         backbones={name: merged(common, item or {}) for name, item in (content.get("backbones") or {}).items()},
+        evaluation=content.get("evaluation") or {},
     )
 
 

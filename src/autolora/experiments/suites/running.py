@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autolora.errors import RunError
@@ -13,6 +13,7 @@ from autolora.experiments.suites.grid import Job, Plan
 from autolora.experiments.suites.metrics import attacks_to_ask
 from autolora.experiments.suites.places import Places
 from autolora.experiments.suites.ray_execution import RayExecutor
+from autolora.experiments.suites.settings import Options
 from autolora.experiments.suites.store import Mark, State, Store
 
 logger = logging.getLogger(__name__)
@@ -106,19 +107,19 @@ def _report(work: Work, store: Store, waiting: int) -> None:
         raise RunError(f"{len(troubles)} of {count} runs did not finish{first}{waits}; see {store.logs}/NAME.log")
 
 
-def _wanted(plans: Sequence[Plan], *, evaluate: bool) -> list[tuple[Job, list[str]]]:
-    """Return each run once, with the attacks that any of the suites asks for, backbones in front."""
+def _wanted(plans: Sequence[Plan], *, evaluate: bool) -> list[tuple[Job, dict[str, Options]]]:
+    """Return each run once, with the attacks that any of the suites asks for and how, backbones in front."""
     jobs: dict[str, Job] = {job.name: job for item in plans for job in item.backbones}
-    attacks: dict[str, dict[str, None]] = {name: {} for name in jobs}
+    attacks: dict[str, dict[str, Options]] = {name: {} for name in jobs}
     for item in plans:
         asked = attacks_to_ask(item.suite.metrics) if evaluate else []
         for job in item.jobs:
             jobs[job.name] = job
-            attacks.setdefault(job.name, {}).update(dict.fromkeys(asked))
-    return [(job, list(attacks[name])) for name, job in jobs.items()]
+            attacks.setdefault(job.name, {}).update(dict.fromkeys(asked, item.settings.evaluation))
+    return [(job, attacks[name]) for name, job in jobs.items()]
 
 
-def _task(job: Job, attacks: Sequence[str], store: Store, places: Places) -> Task | None:
+def _task(job: Job, attacks: Mapping[str, Options], store: Store, places: Places) -> Task | None:
     left = commands(job, store, places, attacks)
     return Task(job, tuple(left)) if left else None
 

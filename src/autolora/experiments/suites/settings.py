@@ -61,6 +61,7 @@ class Settings:
         single: Axes of which only the first level is run, standing for them all.
         places: What the values of ``data`` and ``weights`` stand for.
         backbones: Runs that come first, by name: their options.
+        evaluation: Options of ``autolora evaluate``, for attacks that ``fit`` does not run itself.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Settings:
     single: tuple[str, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict)
     backbones: Mapping[str, Options] = field(default_factory=dict)
+    evaluation: Options = field(default_factory=dict)
 
     def level(self, axis: str, level: Any) -> Options | None:
         """Return what a level means, or None if it is not run at this scale."""

@@ -93,6 +93,7 @@ def build_table(plan: Plan, store: Store) -> Table:
     """
     measured = {job.name: found for job in plan.jobs if (found := read_measured(job, store)) is not None}
     _check_data(measured.values())
+    _check_samples(plan.suite.metrics, measured.values())
     findings = tuple(find(plan, measured))
     if plan.suite.kind == "p-values":
         return Table(plan, tuple(_p_lines(plan, findings)), findings, measured)
@@ -147,3 +148,16 @@ def _check_data(measured: Iterable[Measured]) -> None:
                 f"{first.run.folder} and {item.run.folder} saw different data under the name {options['data']}; move "
                 "one of them away, and run the suite again with the other's data"
             )
+
+
+def _check_samples(metrics: Iterable[str], measured: Iterable[Measured]) -> None:
+    """Refuse runs of which some were judged on all test images and others on a sample."""
+    for name in metrics:
+        asked = [item for item in measured if item.right(name) is not None]
+        for item in asked:
+            numbers = [len(each.images(name)) for each in (asked[0], item)]
+            if numbers[0] != numbers[1]:
+                raise InputError(
+                    f"{asked[0].run.folder} and {item.run.folder} were judged on {numbers[0]} and {numbers[1]} images "
+                    f"under {name}; move one of the evaluations away, and run the suite again"
+                )
