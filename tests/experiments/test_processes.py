@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, Signals
-from subprocess import PIPE, Popen
+from signal import SIGINT, SIGTERM, Signals
 from subprocess import run as run_program
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from several_processes import launched, outcome, run_both, wait_for
 
 from autolora import finetune
 from autolora.attacks.autoattack.ensemble import STANDING
@@ -69,43 +66,6 @@ def command(subject: Path, out: Path, *more: str) -> list[str]:
     return ["evaluate", str(subject), *attack, "--device", "cpu", "--out", str(out), *more]
 
 
-@contextmanager
-def launched(*commands: Sequence[str]) -> Iterator[list[Popen[str]]]:
-    """Start a process for every command line, as ranks of one job; end those that are left."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **ONE_THREAD}
-    processes = [
-        Popen(
-            [sys.executable, "-m", "autolora", *argv],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=PIPE,
-            stderr=PIPE,
-            text=True,
-        )
-        for rank, argv in enumerate(commands)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def outcome(process: Popen[str]) -> tuple[int, str, str]:
-    """Wait for the end; return the exit code and what was printed, without the progress that a bar wrote over."""
-    out, err = process.communicate(timeout=900)
-    return process.returncode, out, "\n".join(line.rpartition("\r")[2].strip() for line in err.splitlines())
-
-
-def wait_for(condition: Callable[[], object], processes: Sequence[Popen[str]]) -> None:
-    while not condition():
-        assert all(process.poll() is None for process in processes), [outcome(process) for process in processes]
-        time.sleep(0.1)
-
-
 def judged(out: Path) -> set[int]:
     return {int(path.stem) for path in out.glob("shards/*/*.safetensors")}
 
@@ -129,10 +89,11 @@ def test_torchrun_gives_what_one_process_gives_and_prints_it_once(subject: Path,
 @pytest.mark.slow
 def test_after_a_kill_one_process_or_two_go_on(subject: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "e"
-    with launched(*[command(subject, out)] * 2) as processes:
+    with launched(tmp_path, *[command(subject, out)] * 2) as processes:
         wait_for(lambda: len(judged(out)) >= 2, processes)
         for process in processes:
-            process.send_signal(SIGKILL)
+            process.kill()
+            process.join()
     assert judged(out) < set(range(SHARDS)) and not (out / "evaluation.json").exists()
     shutil.copytree(out, tmp_path / "again")
 
@@ -142,18 +103,18 @@ def test_after_a_kill_one_process_or_two_go_on(subject: Path, whole: Path, tmp_p
     torch.set_num_threads(threads)
     assert same(out, whole)
 
-    with launched(*[command(subject, tmp_path / "again", "--resume")] * 2) as processes:
-        assert [outcome(process)[0] for process in processes] == [0, 0]
+    said = run_both(tmp_path, *[command(subject, tmp_path / "again", "--resume")] * 2)
+    assert [code for code, *_ in said] == [0, 0], said
     assert same(tmp_path / "again", whole)
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_other_when_it_has_done_its_own_share(subject: Path, tmp_path: Path) -> None:
     out = tmp_path / "e"
-    with launched(*[command(subject, out)] * 2) as processes:
+    with launched(tmp_path, *[command(subject, out)] * 2) as processes:
         wait_for(lambda: judged(out) & {1, 3, 5}, processes)
-        processes[1].send_signal(SIGKILL)
-        code, _, err = outcome(processes[0])
+        processes[1].kill()
+        code, _, err = outcome(tmp_path, 0, processes[0])
     assert code == 1 and err.splitlines()[-1].startswith("autolora: another of the processes has ended")
     assert "Traceback" not in err
     assert set(range(0, SHARDS, 2)) <= judged(out) < set(range(SHARDS))  # the even ones are the first process's
@@ -169,8 +130,7 @@ def test_a_mistake_that_shows_in_one_process_ends_both_with_one_line(
         "of one": (command(subject, out, "--data", "nowhere"), "nowhere does not exist"),
         "of both together": (command(altered(subject, tmp_path), out), "differ in the model"),
     }[mistake]
-    with launched(command(subject, out), second) as processes:
-        (code, printed, said), (other, *silence) = map(outcome, processes)
+    (code, printed, said), (other, *silence) = run_both(tmp_path, command(subject, out), second)
     assert (code, other, printed, silence) == (2, 2, "", ["", ""])
     assert line in said.splitlines()[-1] and said.count("autolora: ") == 1
     assert not out.exists()
@@ -192,14 +152,14 @@ def test_a_signal_ends_the_one_at_work_and_the_one_that_waits(
 ) -> None:
     out = tmp_path / "e"
     endless = ["--attack", "pgd-1000000", "--batch-size", "18"]  # one shard, for the first process
-    with launched(*[command(subject, out, *endless)] * 2) as processes:
+    with launched(tmp_path, *[command(subject, out, *endless)] * 2) as processes:
         wait_for(lambda: list(out.glob("shards/*/manifest.json")), processes)
         time.sleep(1)
         for _ in range(2):  # from the terminal, and once more from the launcher
             for process in processes:
-                process.send_signal(number)
+                os.kill(process.pid or 0, number)
             time.sleep(0.05)
-        (code, _, said), (other, _, silence) = map(outcome, processes)
+        (code, _, said), (other, _, silence) = [outcome(tmp_path, rank, p) for rank, p in enumerate(processes)]
     assert (code, other, silence) == (expected, expected, "")
     assert "Traceback" not in said and said.splitlines()[-1].startswith(
         "autolora: interrupted; what was judged is kept"
