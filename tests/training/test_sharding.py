@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from socket import socket
@@ -55,13 +56,26 @@ def transformer() -> RobustModel:
     return model.to(memory_format=torch.channels_last)
 
 
-def seeded(seed: int) -> RobustModel:
+def seeded(seed: int, make: Callable[[], RobustModel] = transformer) -> RobustModel:
     torch.manual_seed(seed)
-    return transformer()
+    return make()
 
 
-def loader(count: int, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    x = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+def small(name: str, **sizes: Any) -> RobustModel:
+    """Return a small network of a family, for 32 x 32 pixels."""
+    overlay = {"input_size": (3, 32, 32)}
+    return split(timm.create_model(name, pretrained_cfg_overlay=overlay, **sizes), classes=3)
+
+
+SWIN: Any = {"img_size": 32, "window_size": 2, "embed_dim": 8, "depths": (2, 1), "num_heads": (2, 2)}
+FAMILIES: dict[str, Callable[[], RobustModel]] = {
+    "convnext": partial(small, "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 16)),
+    "swin": partial(small, "swin_tiny_patch4_window7_224", **SWIN),
+}
+
+
+def loader(count: int, seed: int, size: int = 8) -> DataLoader[tuple[Tensor, Tensor]]:
+    x = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
     return DataLoader(TensorDataset(x, torch.arange(count) % 3), 8)  # type: ignore[arg-type]
 
 
@@ -70,7 +84,8 @@ def train(
 ) -> TrainingState:
     """Train on three batches of eight an epoch, and validate on 31 images, which no two processes share evenly."""
     settings = {"epochs": 1, "shard": True} | options
-    data = loader(24, seed=1), loader(31, seed=2)
+    size = model.architecture.input_size[-1]
+    data = loader(24, 1, size), loader(31, 2, size)
     rate = schedule or Constant(0.05)
     return fit(
         model,
@@ -97,6 +112,11 @@ def in_process(rank: int, port: int, folder: Path) -> None:
             state = train(folder / name / kind, model, make(), shard=kind == "shards")
             scores = {key: value for key, value in state.history[-1].items() if key not in CLOCK}
             found[f"{name} {kind}"] = {"weights": dict(model.state_dict()), "row": scores}
+    for name, family in FAMILIES.items():
+        for kind in ("shards", "replicas"):
+            model = seeded(rank, family)
+            train(folder / name / kind, model, WAYS["autolora"](), shard=kind == "shards")
+            found[f"{name} {kind}"] = dict(model.state_dict())
     for name, sessions in {"at once": (3,), "in sessions": (1, 2, 3), "last as replicas": (2, 3)}.items():
         for epochs in sessions:
             model, method, whole = seeded(rank), WAYS["autolora"](), name == "last as replicas" and epochs == 3
@@ -158,6 +178,12 @@ def test_shards_learn_what_replicas_learn(name: str, both: list[dict[str, Any]])
     assert shards["row"] == pytest.approx(replicas["row"], rel=1e-4, abs=1e-6)
     start = seeded(0).state_dict()
     assert max(float((w - start[key]).abs().max()) for key, w in shards["weights"].items()) > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_without_batch_norm_can_be_held_in_parts(name: str, both: list[dict[str, Any]]) -> None:
+    torch.testing.assert_close(both[0][f"{name} shards"], both[0][f"{name} replicas"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both[1][f"{name} shards"], both[0][f"{name} shards"], rtol=0, atol=0)
 
 
 def test_a_process_holds_its_half_between_batches_and_the_weights_alone_within_one(both: list[dict[str, Any]]) -> None:
