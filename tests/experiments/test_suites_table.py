@@ -22,13 +22,14 @@ from autolora.errors import InputError
 from autolora.experiments.suites.effects import protocol_effects
 from autolora.experiments.suites.figures import as_svg
 from autolora.experiments.suites.findings import FAILED, HELD, OPEN, UNTESTED
-from autolora.experiments.suites.formats import FORMATS, Sheet, escaped
+from autolora.experiments.suites.formats import FORMATS, escaped
 from autolora.experiments.suites.grid import Job, Plan, plan
 from autolora.experiments.suites.leaderboard import as_csv, as_json, leaderboard
 from autolora.experiments.suites.notes import notes
 from autolora.experiments.suites.page import as_html
 from autolora.experiments.suites.protocols import protocol
 from autolora.experiments.suites.reading import read_suite
+from autolora.experiments.suites.sheet import Sheet
 from autolora.experiments.suites.store import Mark, State, Store
 from autolora.experiments.suites.table import Table, build_table
 from autolora.models import build_model
@@ -325,6 +326,18 @@ def test_markdown_and_text_show_ours_beside_theirs(by_hand: Plan, store: Store) 
     ]
     assert [cell.strip() for cell in line.strip("|").split("|")][6:9] == ["52.00 \u00b1 2.00", "54.27", "-2.27"]
     assert "52.00 \u00b1 2.00   54.27" in FORMATS["text"](sheet)
+
+
+def test_on_a_terminal_claims_and_notes_are_lines_of_its_width(by_hand: Plan, store: Store) -> None:
+    table = build_table(by_hand, store)
+    said = FORMATS["text"](Sheet(table, ["a note " * 30, "another"])).split("Claims, and what our runs say:")[1]
+    found = finding(table, "AutoLoRa is more robust than vanilla")
+    start = said.index("  AutoLoRa is more robust than vanilla robust fine-tuning\n    five of CIFAR-10, PGD-10: ")
+    claim = said[start:].split("\n\n")[0]
+    assert f"PGD-10: {found.verdict}\n" in claim and f"theirs +1.30; ours {found.difference:+.2f} [" in claim
+    assert f"would have shown {found.detectable:.2f}" in claim and "after Holm" in claim
+    assert "AA: not tested: there is no finished run" in said
+    assert max(map(len, said.splitlines())) <= 120 and said.count("\n  - ") == 2 + len(table.suite.doubts)
 
 
 def test_latex_escapes_and_is_balanced(by_hand: Plan, store: Store) -> None:

@@ -122,8 +122,8 @@ def _table(options: Namespace) -> None:
 
 def _sheet(item: Plan, options: Namespace) -> tuple[Table, Any]:
     from autolora.experiments.suites.effects import protocol_effects
-    from autolora.experiments.suites.formats import Sheet
     from autolora.experiments.suites.notes import notes
+    from autolora.experiments.suites.sheet import Sheet
     from autolora.experiments.suites.table import build_table
 
     store = _store(options)

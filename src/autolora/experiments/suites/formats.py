@@ -5,17 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import textwrap
+from dataclasses import asdict
 from typing import Any
 
-from autolora.experiments.conclusion import p_value
 from autolora.experiments.suites.findings import Finding
-from autolora.experiments.suites.metrics import metric
-from autolora.experiments.suites.table import Line, Number, Table
+from autolora.experiments.suites.sheet import (
+    PLUS_MINUS,
+    Block,
+    Claims,
+    Listed,
+    Rows,
+    Sheet,
+    blocks_of,
+    findings_of,
+    told,
+)
+from autolora.experiments.suites.table import Line, Number
 
-Rows = list[tuple[str, ...]]
-PLUS_MINUS = "\u00b1"
+WIDTH = 100  # of the terminal, in characters
 LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -27,45 +35,20 @@ LATEX = {
 }
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table with all that is said below it.
-
-    Args:
-        table: The table.
-        notes: What has to be known to read it, a sentence each.
-        effects: What another protocol changes, tested; empty if none was asked for.
-    """
-
-    table: Table
-    notes: Sequence[str]
-    effects: Sequence[Finding] = ()
-
-    @property
-    def title(self) -> str:
-        """Return its heading."""
-        suite = self.table.suite
-        source = f"{suite.paper}, {suite.source}" if suite.source else suite.paper
-        return f"{suite.id}: {suite.title} ({source})"
-
-
 def as_text(sheet: Sheet) -> str:
     """Write a sheet for the terminal."""
-    blocks = [block if isinstance(block, str) else aligned(block) for block in _blocks(sheet)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(map(_as_text, blocks_of(sheet))) + "\n"
 
 
 def as_markdown(sheet: Sheet) -> str:
     """Write a sheet as Markdown; the heading is of the third level."""
-    heading, *rest = _blocks(sheet)
-    blocks = [block if isinstance(block, str) else piped(block) for block in rest]
-    return "\n\n".join([f"### {heading}", *blocks]) + "\n"
+    heading, *rest = blocks_of(sheet)
+    return "\n\n".join([f"### {heading}", *map(_as_markdown, rest)]) + "\n"
 
 
 def as_latex(sheet: Sheet) -> str:
     """Write a sheet as LaTeX that needs no package: tabulars, and the notes as a paragraph."""
-    blocks = [escaped(block) if isinstance(block, str) else _tabular(block) for block in _blocks(sheet)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(map(_as_latex, blocks_of(sheet))) + "\n"
 
 
 def as_csv(sheet: Sheet) -> str:
@@ -117,6 +100,46 @@ def escaped(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+def _as_text(block: Block) -> str:
+    match block:
+        case str():
+            return block
+        case Claims():
+            return "\n\n".join([block.heading, *map(told, block.findings)])
+        case Listed():
+            lines = (
+                textwrap.fill(item, WIDTH, initial_indent="  - ", subsequent_indent="    ") for item in block.items
+            )
+            return "\n".join([block.heading, *lines])
+    return aligned(block)
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _as_markdown(block: Block) -> str:
+    match block:
+        case str():
+            return block
+        case Claims():
+            return f"{block.heading}\n\n{piped(findings_of(block.findings))}"
+        case Listed():
+            return "\n".join([block.heading, "", *(f"- {item}" for item in block.items)])
+    return piped(block)
+
+
+def _as_latex(block: Block) -> str:
+    match block:
+        case str():
+            return escaped(block)
+        case Claims():
+            return f"{escaped(block.heading)}\n\n{_tabular(findings_of(block.findings))}"
+        case Listed():
+            return escaped(" ".join([block.heading, *block.items]))
+    return _tabular(block)
+
+
 def _tabular(rows: Rows) -> str:
     header, *body = (" & ".join(map(escaped, row)) + r" \\" for row in rows)
     return "\n".join(
@@ -130,73 +153,6 @@ def _tabular(rows: Rows) -> str:
             r"\end{tabular}",
         ]
     )
-
-
-def _blocks(sheet: Sheet) -> list[str | Rows]:
-    """Return the heading, then tables and paragraphs."""
-    blocks: list[str | Rows] = [sheet.title, _numbers(sheet.table)]
-    if sheet.table.findings:
-        blocks += ["Claims, and what our runs say:", _findings(sheet.table.findings)]
-    if sheet.effects:
-        blocks += ["What the other protocol changes:", _findings(sheet.effects)]
-    if sheet.notes:
-        blocks.append(" ".join(sheet.notes))
-    if sheet.table.suite.doubts:
-        blocks.append("Doubts about the published numbers: " + " ".join(sheet.table.suite.doubts))
-    return blocks
-
-
-def _numbers(table: Table) -> Rows:
-    names, plain = table.suite.metrics, table.suite.kind == "p-values"
-    theirs = {name: any(line.numbers[name].theirs is not None for line in table.lines) for name in names}
-    header = list(table.axes)
-    for name in names:
-        title = f"p, {metric(name).title}" if plain else metric(name).title
-        header += [title, *[f"{title}, theirs"] * theirs[name], *["difference"] * (theirs[name] and not plain)]
-    rows: Rows = [tuple(header)]
-    for line in table.lines:
-        cells = [line.labels.get(axis, "") for axis in table.axes]
-        for name in names:
-            cells += _cells(name, line.numbers[name], theirs[name], plain)
-        rows.append(tuple(cells))
-    return rows
-
-
-def _cells(name: str, number: Number, theirs: bool, plain: bool) -> list[str]:
-    if plain:
-        return [_p(number.mean), *[_p(number.theirs)] * theirs]
-    write = metric(name).write
-    ours = write(number.mean)
-    if number.deviation is not None:
-        ours += f" {PLUS_MINUS} {write(number.deviation)}"
-    return [ours, *[write(number.theirs), write(number.difference, "+")] * theirs]
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else p_value(value).removeprefix("p ").removeprefix("= ")
-
-
-def _findings(findings: Sequence[Finding]) -> Rows:
-    rows: Rows = [
-        ("claim", "where", "on", "theirs", "ours", "95 %", "p", "after Holm", "would have been shown", "verdict")
-    ]
-    for item in findings:
-        kind, bounds = metric(item.metric), item.ci95
-        tested = (
-            ("", "", "", "", "")
-            if item.test is None or bounds is None
-            else (
-                kind.write(item.difference, "+"),
-                f"[{kind.write(bounds[0])}, {kind.write(bounds[1])}]",
-                f"{_p(item.test.p)} ({item.decided_by})",
-                _p(item.p_holm),
-                kind.write(item.detectable) or "none",
-            )
-        )
-        published = kind.write(item.published, "+")
-        verdict = f"{item.verdict}: {item.why_not}" if item.why_not else item.verdict
-        rows.append((item.says, item.where, kind.title, published, *tested, verdict))
-    return rows
 
 
 def _line(line: Line) -> dict[str, Any]:
