@@ -15,6 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, TensorDataset
 
 from autolora.attacks import PGD
@@ -26,7 +27,7 @@ from autolora.schedules import Constant, Schedule
 from autolora.threat import ThreatModel
 from autolora.training import Checkpoints, Step, TrainingState, fit
 from autolora.training.replicas import accelerator_for
-from autolora.training.sharding import blocks, divide, divided, held, whole
+from autolora.training.sharding import ON_CPU, blocks, divide, divided, held, whole
 
 CPU = torch.device("cpu")
 CLOCK = ("seconds", "images_per_second", "waiting")
@@ -150,6 +151,15 @@ def own(tensors: Any) -> int:
     return sum((t.to_local() if isinstance(t, DTensor) else t).numel() for t in tensors)
 
 
+on_a_cpu = pytest.mark.skipif(torch.__version__ < ON_CPU, reason="this torch divides models on GPUs alone")
+
+
+def test_a_torch_that_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.1+cpu"))
+    with pytest.raises(InputError, match=r"torch 2\.8\.1\+cpu divides models on GPUs alone; .* install 2\.9 or newer"):
+        divide(Step(transformer(), WAYS["at"]()), CPU)
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes ended with."""
@@ -168,6 +178,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@on_a_cpu
 @pytest.mark.parametrize("name", WAYS)
 def test_shards_learn_what_replicas_learn(name: str, both: list[dict[str, Any]]) -> None:
     """Also the first process's weights are those of both, and both ship the same model, without a branch."""
@@ -180,12 +191,14 @@ def test_shards_learn_what_replicas_learn(name: str, both: list[dict[str, Any]])
     assert max(float((w - start[key]).abs().max()) for key, w in shards["weights"].items()) > 1e-3
 
 
+@on_a_cpu
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_without_batch_norm_can_be_held_in_parts(name: str, both: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(both[0][f"{name} shards"], both[0][f"{name} replicas"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(both[1][f"{name} shards"], both[0][f"{name} shards"], rtol=0, atol=0)
 
 
+@on_a_cpu
 def test_a_process_holds_its_half_between_batches_and_the_weights_alone_within_one(both: list[dict[str, Any]]) -> None:
     for rank in both:
         (count,), (within,), between = (rank["sizes"][key] for key in ("all", "within", "between"))
@@ -193,15 +206,18 @@ def test_a_process_holds_its_half_between_batches_and_the_weights_alone_within_o
         assert all(0.45 * count < part < 0.55 * count for part in between)
 
 
+@on_a_cpu
 def test_a_run_in_sessions_is_the_run_at_once_to_the_bit(both: list[dict[str, Any]]) -> None:
     for rank in both:
         torch.testing.assert_close(rank["in sessions"], rank["at once"], rtol=0, atol=0)
 
 
+@on_a_cpu
 def test_a_checkpoint_of_shards_is_one_of_replicas(both: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(both[0]["last as replicas"], both[0]["at once"], rtol=1e-4, atol=1e-5)
 
 
+@on_a_cpu
 def test_the_parts_of_a_batch_add_up_to_it(both: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(both[0]["parts"], both[0]["at shards"]["weights"], rtol=1e-4, atol=1e-5)
 

@@ -118,4 +118,4 @@ def _check_parts(parts: Ingredients, processes: Processes) -> None:
         raise InputError("shard and gradient-similarity do not go together, which reads whole gradients; leave one out")
     if parts.precision == "fp16":
         raise InputError("shard and precision=fp16 do not go together; use bf16 or fp32")
-    check_divisible(parts.model)
+    check_divisible(parts.model, parts.device)

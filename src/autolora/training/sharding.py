@@ -18,12 +18,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from autolora.errors import InputError
 from autolora.models import RobustModel
 from autolora.models.branches import batch_norms
 from autolora.training.step import Step
+
+ON_CPU = "2.9"  # the version of torch whose `fully_shard` does without streams
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def divide(step: Step, device: torch.device) -> Shards:
     Raises:
         InputError: If the backbone has batch norm: its statistics belong to whole replicas.
     """
-    check_divisible(step.model)
+    check_divisible(step.model, device)
     for parameter in step.parameters():
         parameter.data = parameter.data.contiguous()  # torch divides nothing else, such as a channels-last weight
     for tensor in (*step.parameters(), *step.buffers()):
@@ -107,12 +109,16 @@ def divide(step: Step, device: torch.device) -> Shards:
     return shards
 
 
-def check_divisible(model: RobustModel) -> None:
+def check_divisible(model: RobustModel, device: torch.device) -> None:
     """Refuse a model that processes cannot hold in parts.
 
     Raises:
-        InputError: If its backbone has batch norm.
+        InputError: If its backbone has batch norm, or torch is too old to divide anything on a CPU.
     """
+    if device.type == "cpu" and torch.__version__ < ON_CPU:
+        raise InputError(
+            f"torch {torch.__version__} divides models on GPUs alone; leave --shard out, or install {ON_CPU} or newer"
+        )
     if batch_norms(model.backbone):
         raise InputError(
             f"{model.architecture.name} has batch norm, whose statistics every process gathers for itself, and cannot "
@@ -144,7 +150,10 @@ def whole(content: Any) -> Any:
 
 
 def divided(value: Any, own: Any) -> Any:
-    """Return a whole tensor as this process holds ``own``."""
+    """Return a whole tensor as this process holds ``own``, without a word to the other processes."""
     if not (isinstance(own, DTensor) and isinstance(value, Tensor)):
         return value
-    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    mesh, rows = own.device_mesh, value.to(own.device)  # `fully_shard` divides rows, as `chunk` does
+    parts = rows.chunk(mesh.size())
+    part = parts[mesh.get_local_rank()] if mesh.get_local_rank() < len(parts) else rows[:0]
+    return DTensor.from_local(part.contiguous(), mesh, own.placements, shape=own.shape, stride=own.stride())
