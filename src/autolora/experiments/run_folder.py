@@ -18,13 +18,8 @@ from autolora.threat import parse_radius
 CHECKPOINTS = "checkpoints"
 # options that decide how a run is carried out, not what it is; see environment.py for what another value changes
 FREE = ("out", "workers", "checkpoint_minutes", "data_root", "track")
-PLACES = (
-    "data",
-    "model",
-    "weights",
-    "adapter",
-    "plugin",
-)  # may be paths, which can be written in many ways
+# options that may be paths, which can be written in many ways
+PLACES = ("data", "model", "weights", "adapter", "plugin")
 
 
 def check_folder(config: RunConfig, resume: bool) -> None:

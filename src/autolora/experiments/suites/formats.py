@@ -107,10 +107,7 @@ def _as_text(block: Block) -> str:
         case Claims():
             return "\n\n".join([block.heading, *map(told, block.findings)])
         case Listed():
-            lines = (
-                textwrap.fill(item, WIDTH, initial_indent="  - ", subsequent_indent="    ") for item in block.items
-            )
-            return "\n".join([block.heading, *lines])
+            return "\n".join([block.heading, *map(_item, block.items)])
     return aligned(block)
 
 
