@@ -381,6 +381,7 @@ def test_curves_over_the_epochs(finished: Finished, store: Store) -> None:
     found = words(svg)
     assert found.count("vanilla-rft") == found.count("twins-trades") == 2 and "five of CIFAR-10" in found
     assert "epoch" in found and "validation, PGD-10" in found
+    assert {"2", "3", "4"} <= set(found) and not {"2.5", "3.0", "3.5"} & set(found)  # there are no half epochs
     assert table.lines[0].numbers["gradient_similarity"].mean == pytest.approx(0.3)  # the mean over the epochs
     assert table.lines[0].numbers["val_robust"].mean == pytest.approx(14)  # the highest
 

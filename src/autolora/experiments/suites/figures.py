@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from autolora.errors import InputError
 from autolora.experiments.suites.definitions import Level
@@ -157,4 +158,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y_label)
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks)
+    else:  # there are no half epochs
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
