@@ -20,6 +20,6 @@ def test_table_1_is_there() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_made_of_the_kept_runs(name: str, tmp_path: Path) -> None:
     out = tmp_path / "table.md"
-    assert run(["suite", "table", name, "--runs", str(FOLDER / "runs"), "--out", str(out), "--quiet"]) == 0
-    again = f"autolora suite table {name} --runs docs/results/suites/runs --out docs/results/suites/{name}.md"
+    assert run(["suite", "table", name, "--runs", str(FOLDER / "kept"), "--out", str(out), "--quiet"]) == 0
+    again = f"autolora suite table {name} --runs docs/results/suites/kept --out docs/results/suites/{name}.md"
     assert out.read_text() == (FOLDER / f"{name}.md").read_text(), f"make it anew: {again}"
