@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, TensorDataset
+from two_processes import what_two_find
 
 from autolora.attacks import PGD
 from autolora.errors import InputError
@@ -101,11 +99,8 @@ def train(
     )
 
 
-def in_process(rank: int, port: int, folder: Path) -> None:
+def in_process(rank: int, folder: Path) -> None:
     """Be one of two processes, and write down what came of it."""
-    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in launched.items()} | {"ACCELERATE_USE_CPU": "true"})
-    torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for name, make in WAYS.items():
         for kind in ("shards", "replicas"):
@@ -163,19 +158,7 @@ def test_a_torch_that_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes ended with."""
-    folder = tmp_path_factory.mktemp("both")
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["autolora.training", "autolora.data"])
-    processes = [context.Process(target=in_process, args=(rank, port, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return what_two_find(in_process, tmp_path_factory.mktemp("both"))
 
 
 @on_a_cpu

@@ -1,0 +1,38 @@
+"""A function in two processes of one job, and what each of them wrote down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import torch
+
+Work = Callable[[int, Path], None]  # rank, and the folder in which it saves RANK.pt
+
+
+def in_process(work: Work, rank: int, port: int, folder: Path) -> None:
+    """Be one of the two."""
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in launched.items()} | {"ACCELERATE_USE_CPU": "true"})
+    torch.set_num_threads(1)
+    work(rank, folder)
+
+
+def what_two_find(work: Work, folder: Path) -> list[dict[str, Any]]:
+    """Let both come to their end, and return what each saved."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["autolora.training", "autolora.data"])
+    processes = [context.Process(target=in_process, args=(work, rank, port, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
