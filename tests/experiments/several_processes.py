@@ -26,7 +26,7 @@ Said = tuple[int | None, str, str]
 def in_process(rank: int, count: int, port: int, argv: list[str], folder: Path) -> None:
     """Be one of the processes that a launcher has started with a command line."""
     launched: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
-    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}  # as torchrun has it
     os.environ.update({name: str(value) for name, value in launched.items()} | {"HF_HUB_OFFLINE": "1"})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)

@@ -113,14 +113,14 @@ def test_the_best_weights_fit_strictly(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_best(net(1).state_dict())
     with pytest.raises(RuntimeError, match="Missing key"):
-        Shards(nn.Sequential(*net(0), nn.Linear(2, 2))).load(checkpoints.load_best())  # type: ignore[arg-type]
+        Shards(nn.Sequential(*net(0), nn.Linear(2, 2))).load(checkpoints.load_best())
 
 
 def test_the_best_weights_have_the_models_own_layout_in_memory(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     model, other = (nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last) for _ in range(2))
     checkpoints.save_best(model.state_dict())
-    Shards(other).load(checkpoints.load_best())  # type: ignore[arg-type]
+    Shards(other).load(checkpoints.load_best())
     assert torch.equal(other.weight, model.weight)
     assert other.weight.is_contiguous(memory_format=torch.channels_last)
 

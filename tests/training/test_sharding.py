@@ -12,31 +12,27 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, TensorDataset
 from two_processes import what_two_find
 
 from autolora.attacks import PGD
 from autolora.errors import InputError
-from autolora.methods import METHODS, AutoLoRa, Batch, LoFT, Method
+from autolora.methods import METHODS, AutoLoRa, Batch, Method
 from autolora.models import RobustModel, build_model
 from autolora.models.backbones import split
 from autolora.schedules import Constant, Schedule
 from autolora.threat import ThreatModel
-from autolora.training import Checkpoints, Step, TrainingState, fit
+from autolora.training import Checkpoints, Step, TrainingError, TrainingState, fit
 from autolora.training.replicas import accelerator_for
 from autolora.training.sharding import ON_CPU, blocks, divide, divided, held, whole
 
 CPU = torch.device("cpu")
 CLOCK = ("seconds", "images_per_second", "waiting")
 STILL = PGD(ThreatModel("8/255"), steps=2, start="natural")  # without chance
-WAYS: dict[str, Callable[[], Method]] = {
-    "at": lambda: METHODS["at"](STILL),
-    "vanilla-rft": lambda: METHODS["vanilla-rft"](STILL),
-    "twins-trades": lambda: METHODS["twins-trades"](STILL),
-    "alf": lambda: METHODS["alf"](STILL),
-    "loft": lambda: LoFT(STILL),
-    "autolora": lambda: AutoLoRa(STILL, targets="all"),
+WAYS: dict[str, Callable[[], Method]] = {name: partial(method, STILL) for name, method in METHODS.items()} | {
+    "autolora, all layers": lambda: AutoLoRa(STILL, targets="all"),
     "autolora, dual": lambda: AutoLoRa(STILL, statistics="dual"),
 }
 
@@ -122,6 +118,7 @@ def in_process(rank: int, folder: Path) -> None:
     train(folder / "parts", found["parts"], WAYS["at"](), accumulate=2)
     found["parts"] = dict(found["parts"].state_dict())
     found["sizes"] = sizes(seeded(rank))
+    found["diverged"] = diverged(folder / "diverged", rank)
     torch.save(found, folder / f"{rank}.pt")
 
 
@@ -142,6 +139,25 @@ def sizes(model: RobustModel) -> dict[str, list[int]]:
     return {"all": [count], "within": [within], "between": [own(trained), own(gradients), own(momentum)]}
 
 
+def diverged(folder: Path, rank: int) -> str:
+    """Spoil a weight that the second process holds, after the last loss of an epoch, and return what is said."""
+    steps: list[int] = []
+
+    def spoil(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        steps.append(1)
+        if len(steps) == 3 and rank == 1:
+            optimizer.param_groups[0]["params"][-1].to_local().detach().fill_(torch.nan)
+
+    hook = register_optimizer_step_post_hook(spoil)
+    try:
+        train(folder, seeded(rank), WAYS["at"]())
+    except TrainingError as error:
+        return str(error)
+    finally:
+        hook.remove()
+    return "went on"
+
+
 def own(tensors: Any) -> int:
     return sum((t.to_local() if isinstance(t, DTensor) else t).numel() for t in tensors)
 
@@ -152,7 +168,12 @@ on_a_cpu = pytest.mark.skipif(torch.__version__ < ON_CPU, reason="this torch div
 def test_a_torch_that_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.1+cpu"))
     with pytest.raises(InputError, match=r"torch 2\.8\.1\+cpu divides models on GPUs alone; .* install 2\.9 or newer"):
-        divide(Step(transformer(), WAYS["at"]()), CPU)
+        divide(Step(transformer(), WAYS["at"]()), CPU, processes=2)
+
+
+def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one process has nobody to share a model with"):
+        train(tmp_path, transformer(), WAYS["at"]())
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +211,12 @@ def test_a_process_holds_its_half_between_batches_and_the_weights_alone_within_o
 
 
 @on_a_cpu
+def test_all_stop_where_the_part_of_one_is_no_number(both: list[dict[str, Any]]) -> None:
+    for rank in both:
+        assert rank["diverged"].startswith("training diverged: weights are not finite in batch 3 of 3")
+
+
+@on_a_cpu
 def test_a_run_in_sessions_is_the_run_at_once_to_the_bit(both: list[dict[str, Any]]) -> None:
     for rank in both:
         torch.testing.assert_close(rank["in sessions"], rank["at once"], rtol=0, atol=0)
@@ -208,7 +235,7 @@ def test_the_parts_of_a_batch_add_up_to_it(both: list[dict[str, Any]]) -> None:
 def test_batch_norm_is_refused() -> None:
     model = build_model("resnet20_cifar", classes=3, weights="none")
     with pytest.raises(InputError, match="has batch norm"):
-        divide(Step(model, WAYS["at"]()), CPU)
+        divide(Step(model, WAYS["at"]()), CPU, processes=2)
 
 
 def test_blocks_are_elements_of_lists_inner_ones_first() -> None:

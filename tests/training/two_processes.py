@@ -17,6 +17,7 @@ Work = Callable[[int, Path], None]  # rank, and the folder in which it saves RAN
 def in_process(work: Work, rank: int, port: int, folder: Path) -> None:
     """Be one of the two."""
     launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    launched |= {"OMP_NUM_THREADS": 1}  # as torchrun has it
     os.environ.update({name: str(value) for name, value in launched.items()} | {"ACCELERATE_USE_CPU": "true"})
     torch.set_num_threads(1)
     work(rank, folder)

@@ -107,15 +107,10 @@ def _check_shares(size: int, images: int, count: int) -> None:
 def _check_parts(parts: Ingredients, processes: Processes) -> None:
     """Refuse to hold a model in parts where nothing would be gained, or where it would not be the same run."""
     config = parts.config
-    if processes.count == 1:
-        raise InputError(
-            "shard: one process has nobody to share a model with; launch several, as in `torchrun --nproc-per-node 2 "
-            "-m autolora fit ...`, or leave it out"
-        )
     if config.compile in ("attack", "on"):
         raise InputError(f"shard and compile={config.compile} do not go together; leave one of them out")
     if config.gradient_similarity:
         raise InputError("shard and gradient-similarity do not go together, which reads whole gradients; leave one out")
     if parts.precision == "fp16":
         raise InputError("shard and precision=fp16 do not go together; use bf16 or fp32")
-    check_divisible(parts.model, parts.device)
+    check_divisible(parts.model, parts.device, processes.count)

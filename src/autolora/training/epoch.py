@@ -24,6 +24,7 @@ from autolora.training.draws import Draws
 from autolora.training.interruption import Interruption
 from autolora.training.precision import Autocast
 from autolora.training.random_state import RandomState, random_state
+from autolora.training.replicas import everywhere
 from autolora.training.update import NotFinite, Update
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -136,9 +137,9 @@ class Epoch:
         """Refuse to go on from weights that are no numbers: a finite loss may have had a gradient that was not.
 
         Raises:
-            TrainingError: If a weight is not finite.
+            TrainingError: If a weight is not finite; in all processes, if it is so in one.
         """
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+        if not everywhere(self.update.shards.finite(), self.accelerator):
             raise TrainingError(f"training diverged: weights are not finite{self._where()}; {ADVICE}")
 
     def _begin(self) -> None:

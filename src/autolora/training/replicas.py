@@ -84,6 +84,13 @@ def share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def everywhere(holds: Tensor, accelerator: Accelerator) -> bool:
+    """Say whether a condition, a boolean () tensor, holds in every process; all processes have to ask."""
+    if accelerator.num_processes > 1:
+        holds = accelerator.reduce(holds.float(), "mean") == 1
+    return bool(holds)
+
+
 def whole_shares(images: int, processes: int) -> int:
     """Return the smallest number of images, no less than this, that can be divided evenly."""
     return -(-images // processes) * processes

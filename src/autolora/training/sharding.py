@@ -37,7 +37,7 @@ class Shards:
         units: In which weights are gathered and given back; none if every process holds the whole model.
     """
 
-    model: RobustModel
+    model: nn.Module
     units: tuple[FSDPModule, ...] = ()
 
     def gather(self) -> None:
@@ -49,6 +49,10 @@ class Shards:
         """Keep this process's part of the weights alone."""
         for unit in self.units:
             unit.reshard()
+
+    def finite(self) -> Tensor:
+        """Say, as a boolean () tensor, whether all weights that this process holds are numbers."""
+        return torch.stack([held_here(weight).isfinite().all() for weight in self.model.parameters()]).all()
 
     def weights(self) -> dict[str, Tensor]:
         """Return parameters and buffers as one process alone would have them; all processes have to ask for them."""
@@ -76,27 +80,28 @@ def held(step: Step, accelerator: Accelerator, shard: bool) -> tuple[nn.Module, 
     Raises:
         InputError: If the model cannot be divided.
     """
-    if shard and accelerator.num_processes > 1:
-        return step, divide(step, accelerator.device)
+    if shard:
+        return step, divide(step, accelerator.device, accelerator.num_processes)
     return accelerator.prepare(step), Shards(step.model)
 
 
-def divide(step: Step, device: torch.device) -> Shards:
+def divide(step: Step, device: torch.device, processes: int) -> Shards:
     """Leave each process its part of a step's weights, as the first process has them; called before the optimizer is.
 
     Args:
         step: Model and method; prepared, and the same in all processes but for the weights. Changed in place.
         device: Where it computes.
+        processes: How many share it.
 
     Raises:
-        InputError: If the backbone has batch norm: its statistics belong to whole replicas.
+        InputError: If the model cannot be divided, or nobody is there to share it with.
     """
-    check_divisible(step.model, device)
+    check_divisible(step.model, device, processes)
     for parameter in step.parameters():
         parameter.data = parameter.data.contiguous()  # torch divides nothing else, such as a channels-last weight
     for tensor in (*step.parameters(), *step.buffers()):
         dist.broadcast(tensor.detach(), 0)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (processes,))
     for block in blocks(step.model.backbone):
         fully_shard(block, mesh=mesh, reshard_after_forward=False)
     fully_shard(step, mesh=mesh, reshard_after_forward=False)
@@ -109,12 +114,23 @@ def divide(step: Step, device: torch.device) -> Shards:
     return shards
 
 
-def check_divisible(model: RobustModel, device: torch.device) -> None:
-    """Refuse a model that processes cannot hold in parts.
+def check_divisible(model: RobustModel, device: torch.device, processes: int) -> None:
+    """Refuse what processes cannot hold in parts.
+
+    Args:
+        model: What is trained.
+        device: Where each process computes.
+        processes: How many share the model.
 
     Raises:
-        InputError: If its backbone has batch norm, or torch is too old to divide anything on a CPU.
+        InputError: If there is one process, if the backbone has batch norm, whose statistics belong to whole replicas,
+            or if torch is too old to divide anything on a CPU.
     """
+    if processes == 1:
+        raise InputError(
+            "shard: one process has nobody to share a model with; launch several, as in `torchrun --nproc-per-node 2 "
+            "-m autolora fit ...`, or leave it out"
+        )
     if device.type == "cpu" and torch.__version__ < ON_CPU:
         raise InputError(
             f"torch {torch.__version__} divides models on GPUs alone; leave --shard out, or install {ON_CPU} or newer"
@@ -136,6 +152,11 @@ def blocks(backbone: nn.Module) -> Iterator[nn.Module]:
 def _is_block(module: nn.Module) -> bool:
     layers = not isinstance(module, nn.Sequential | nn.ModuleList) and any(True for _ in module.children())
     return layers and any(True for _ in module.parameters())
+
+
+def held_here(weight: Tensor) -> Tensor:
+    """Return what this process holds of a weight."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def whole(content: Any) -> Any:

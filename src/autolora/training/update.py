@@ -22,7 +22,7 @@ from autolora.models.branches import batch_norms
 from autolora.models.folding import Folding
 from autolora.training.forms import Forms
 from autolora.training.precision import Autocast
-from autolora.training.replicas import share_statistics
+from autolora.training.replicas import everywhere, share_statistics
 from autolora.training.sharding import Shards
 
 logger = logging.getLogger(__name__)
@@ -139,9 +139,7 @@ class Update:
 
     def _check(self, losses: Losses) -> None:
         finite = torch.stack([term.detach() for term in losses.values()]).isfinite().all()
-        if self.accelerator.num_processes > 1:  # all of them stop, or none
-            finite = self.accelerator.reduce(finite.float(), "mean") == 1
-        if not finite:
+        if not everywhere(finite, self.accelerator):  # all of them stop, or none
             raise NotFinite({name: float(term.detach()) for name, term in losses.items()})
 
     def _halve(self, images: int) -> None:

@@ -118,8 +118,7 @@ def findings_of(findings: Sequence[Finding]) -> Rows:
             )
         )
         published = kind.write(item.published, "+")
-        verdict = f"{item.verdict}: {item.why_not}" if item.why_not else item.verdict
-        rows.append((item.says, item.where, kind.title, published, *tested, verdict))
+        rows.append((item.says, item.where, kind.title, published, *tested, _verdict(item)))
     return rows
 
 
@@ -132,5 +131,8 @@ def told(item: Finding) -> str:
         ours = f"ours {kind.write(item.difference, '+')} [{kind.write(bounds[0])}, {kind.write(bounds[1])}]"
         words += [ours, f"{p_value(item.test.p)} ({item.decided_by}), after Holm {_p(item.p_holm)}"]
         words += [f"would have shown {kind.write(item.detectable)}"] * (item.detectable is not None)
-    verdict = f"{item.verdict}: {item.why_not}" if item.why_not else item.verdict
-    return "\n".join([f"  {item.says}", f"    {place}: {verdict}", *[f"    {'; '.join(words)}"] * bool(words)])
+    return "\n".join([f"  {item.says}", f"    {place}: {_verdict(item)}", *[f"    {'; '.join(words)}"] * bool(words)])
+
+
+def _verdict(item: Finding) -> str:
+    return f"{item.verdict}: {item.why_not}" if item.why_not else item.verdict
