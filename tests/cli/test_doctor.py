@@ -122,6 +122,7 @@ def test_quiet_says_nothing_but_the_exit_code(finished: Path, capsys: pytest.Cap
     [
         (["packaged"], "name the images with --data"),
         (["packaged", "--data", "nowhere"], "nowhere does not exist"),
+        (["packaged", "--data", "cub", "--data-root", "elsewhere"], "cub is not in elsewhere"),
         (["packaged", "--data", "digits", "--eps", "-1"], "negative"),
         (["packaged", "--data", "digits", "--eps", "eight"], "eps='eight' is not a number"),
         (["packaged", "--data", "digits", "--limit", "0"], "limit=0 is too small"),

@@ -56,6 +56,7 @@ def test_after_an_evaluation_of_somebody_elses_model() -> None:
         (["packaged", "--data", "photos.zip", "--eps", "4/255"], "fit"),
         (["resnet18", "--data", "photos.zip", "--norm", "L2", "--eps", "0.5"], "fit"),
         (["resnet20_cifar", "--data", "cifar10.zip", "--weights", "w.th"], "evaluate"),
+        (["packaged", "--data", "cub", "--data-root", "sets"], "fit"),
         (["RUN"], "evaluate"),
         (["RUN", "--data", "others/"], "evaluate"),
     ],
@@ -65,5 +66,5 @@ def test_after_the_doctor_found_nothing(run: str, words: list[str], command: str
     options = parsed(doctor._next(asked)[0])
     assert options.command == command
     given = options[command]
-    assert (given.model, given.data) == (asked.model, asked.data)
+    assert (given.model, given.data, given.data_root) == (asked.model, asked.data, asked.data_root)
     assert asked.eps is None or asked.eps in map(str, given.eps if isinstance(given.eps, list) else [given.eps])

@@ -102,13 +102,6 @@ def test_the_attack_searches_in_low_precision_and_the_verdict_is_taken_in_full()
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
-def test_several_processes_are_joined_before_counting() -> None:
-    logits, y = torch.eye(3), torch.tensor([0, 1, 1])
-    both = verdicts(answering(logits), [(numbered(3), y)], gather=lambda tensor: torch.cat([tensor, tensor]))
-    assert both.label.tolist() == [0, 1, 1] * 2
-    assert (both.score.correct, both.score.total) == (4, 6)
-
-
 def test_no_images_have_no_accuracy() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         accuracy(net(), [])

@@ -457,6 +457,14 @@ def test_what_is_listed_of_a_run(listed: Store) -> None:
     assert (first.selected_on, second.selected_on) == ("val", "test")
 
 
+def test_of_a_sample_it_says_how_many_images_it_is_of(listed: Store) -> None:
+    run = Path(leaderboard(listed.folder)[0].folder)
+    attacked(run, [1, 1, 1, 0])
+    first, second, _ = leaderboard(listed.folder, "aa")
+    assert (first.folder, first.autoattack, first.autoattack_images) == (str(run), 75.0, 4)
+    assert (second.autoattack, second.autoattack_images) == (None, None)
+
+
 def test_a_run_that_cannot_be_read_is_said_and_left_out(listed: Store, caplog: pytest.LogCaptureFixture) -> None:
     assert len(leaderboard(listed.folder)) == 3
     assert "broken" in caplog.text

@@ -42,6 +42,8 @@ def parser(formatter: Any) -> ArgumentParser:
     parser.add_argument("model", metavar="MODEL", type=str, help=model_help)
     data_help = "folder of class folders, archive of one, or named set (default: that of the run)"
     parser.add_argument("--data", type=str | None, default=None, help=data_help)
+    root_help = "folder of the named data sets (default: the run's, $AUTOLORA_DATA, or ~/.cache/autolora/data)"
+    parser.add_argument("--data-root", type=str | None, default=None, help=root_help)
     parser.add_argument(
         "--eps", type=str | None, default=None, help="radius in pixel units (default: the run's, or 8/255)"
     )
@@ -71,6 +73,7 @@ def execute(options: Namespace) -> int:
     diagnosis = run_doctor(
         options.model,
         data=options.data,
+        data_root=options.data_root,
         eps=options.eps,
         norm=options.norm,
         split=options.split,
@@ -100,7 +103,8 @@ def resume_hint(options: Namespace) -> str:
 
 def _next(options: Namespace) -> tuple[list[str], str]:
     """Return what to type when nothing is wrong, and what for."""
-    given = [("--weights", options.weights), ("--eps", options.eps), ("--norm", options.norm)]
+    names = ("weights", "data_root", "eps", "norm")
+    given = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in names]
     words = [word for flag, value in given if value not in (None, "auto") for word in (flag, value)]
     if options.weights not in ("auto", "none", "pretrained") or Path(options.model).exists():  # it was trained already
         data = [] if options.data is None else ["--data", options.data]

@@ -13,7 +13,6 @@ from autolora.attacks import PGD, Forward
 from autolora.evaluation.statistics import Score
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) in [0, 1] and labels (N,)
-Gather = Callable[[Tensor], Tensor]  # one process's tensor to that of all processes, without padding
 
 
 class Verdicts(NamedTuple):
@@ -35,7 +34,6 @@ def verdicts(
     attack: PGD | None = None,
     *,
     searching: Callable[[], AbstractContextManager[object]] = nullcontext,
-    gather: Gather = lambda tensor: tensor,
 ) -> Verdicts:
     """Judge every image, natural or under attack. The model must be in evaluation mode.
 
@@ -44,7 +42,6 @@ def verdicts(
         batches: Images and labels, on the model's device.
         attack: What is done to the images first; None leaves them natural.
         searching: Form and precision that the attack searches. The verdict itself is the model's, in full precision.
-        gather: Joins the verdicts of several processes.
     """
     parts = []
     for x, y in batches:
@@ -56,7 +53,7 @@ def verdicts(
         predicted = logits.argmax(dim=1)
         # argmax of NaN is class 0: a model that answers nothing must not count as right on that class
         correct = (predicted == y) & logits.isfinite().all(dim=1)
-        parts.append([gather(tensor).cpu() for tensor in (y, predicted, correct)])
+        parts.append([tensor.cpu() for tensor in (y, predicted, correct)])
     if not parts:
         raise ValueError("no batches to judge: an accuracy needs at least one image")
     return Verdicts(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -22,6 +22,7 @@ def run_doctor(
     name: str,
     *,
     data: str | None = None,
+    data_root: str | None = None,
     eps: Radius | None = None,
     norm: Norm | None = None,
     split: Split = "test",
@@ -36,8 +37,9 @@ def run_doctor(
     """Load a model and its data, and examine them.
 
     Args:
-        name: The model, see :func:`find_patient`, which has data, weights, weights_format, image_size and seed too.
+        name: The model, see :func:`find_patient`, which has most of the other arguments too.
         data: Where the images are; None takes those of the run.
+        data_root: Where named sets lie; None takes the run's place, or the usual one.
         eps: Radius in pixel units; None takes the run's, or 8/255.
         norm: Of the threat model; None takes the run's, or Linf.
         split: Which images the model is judged on.
@@ -63,6 +65,7 @@ def run_doctor(
     patient = find_patient(
         name,
         data=data,
+        data_root=data_root,
         weights=weights,
         weights_format=weights_format,
         image_size=image_size,

@@ -39,6 +39,7 @@ def find_patient(
     weights_format: str = "auto",
     image_size: int | None = None,
     seed: int | None = None,
+    data_root: str | None = None,
     progress: bool = True,
 ) -> Patient:
     """Load a model and its data, as :func:`autolora.experiments.subject.find_subject` does, but refuse no pair.
@@ -51,13 +52,15 @@ def find_patient(
         weights_format: Of the checkpoint; ``auto`` recognises it.
         image_size: Side in pixels; None takes the model's own.
         seed: Of the division, where the data come without one; None takes the run's, or 0.
+        data_root: Where named sets lie; None takes the run's place, or the usual one.
         progress: Show a bar while images are read.
 
     Raises:
         InputError: If there is no such model, or no data, or an image cannot be read.
     """
     found = find_model(name, weights=weights, weights_format=weights_format, image_size=image_size)
-    load = partial(load_splits, progress=progress, **found.data(data, image_size=image_size, seed=seed))
+    wanted = found.data(data, image_size=image_size, seed=seed, data_root=data_root)
+    load = partial(load_splits, progress=progress, **wanted)
     named = found.classes
     splits = load()
     left_out: Sequence[str] = ()

@@ -39,7 +39,8 @@ class Entry:
         threat: Its threat model.
         natural: Natural accuracy (SA) in percent.
         pgd_10: Under PGD-10, in percent.
-        autoattack: Under AutoAttack, in percent; None if it was not asked for, or on other images.
+        autoattack: Under AutoAttack, in percent; None if it was not asked for, or not on the run's test images.
+        autoattack_images: On how many test images; a sample of them, or all.
         seconds: How long it took.
         parameters: Of the model that it ships.
         low_rank: Of the pairs that it trained beside or on the model; None for methods without.
@@ -54,6 +55,7 @@ class Entry:
     natural: float | None
     pgd_10: float | None
     autoattack: float | None
+    autoattack_images: int | None
     seconds: float
     parameters: int
     low_rank: int | None
@@ -69,12 +71,14 @@ COLUMNS: dict[str, str] = {
     "natural": "SA (%)",
     "pgd_10": "PGD-10 (%)",
     "autoattack": "AA (%)",
+    "autoattack_images": "AA images",
     "seconds": "time (s)",
     "parameters": "parameters",
     "low_rank": "low-rank",
     "selected_on": "selected on",
     "folder": "run",
 }
+COUNTS = ("autoattack_images", "parameters", "low_rank")
 HIGH_FIRST = ("natural", "pgd_10", "autoattack")
 ORDERS = {  # what `--sort` takes, and by what it sorts
     "data": "data",
@@ -118,7 +122,7 @@ def shown(entry: Entry, name: str) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.1f}" if name == "seconds" else f"{value:.2f}"
-    return f"{value:,}" if name in ("parameters", "low_rank") else str(value)
+    return f"{value:,}" if name in COUNTS else str(value)
 
 
 def as_json(entries: Sequence[Entry]) -> str:
@@ -165,6 +169,8 @@ def _entry(path: Path) -> Entry:
     shown_options = "".join(f" {name}={value}" for name, value in options.items())
     schedule = "" if config["schedule"] == "auto" else f", {config['schedule']}"
     parameters, low_rank = _counts(path, config)
+    scores = {**{name: sample.score for name, sample in run.samples.items()}, **run.scores}
+    autoattack = _percent(scores, "autoattack")
     return Entry(
         data=Path(str(config["data"])).name + some,
         method=f"{config['method']}{shown_options}{schedule}",
@@ -172,7 +178,8 @@ def _entry(path: Path) -> Entry:
         threat=run.threat,
         natural=_percent(run.scores, "natural"),
         pgd_10=_percent(run.scores, "pgd-10"),
-        autoattack=_percent(run.scores, "autoattack"),
+        autoattack=autoattack,
+        autoattack_images=None if autoattack is None else int(scores["autoattack"]["total"]),
         seconds=float(run.content["seconds"]),
         parameters=parameters,
         low_rank=low_rank,

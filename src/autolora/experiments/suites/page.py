@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from autolora.experiments.suites.leaderboard import COLUMNS, HIGH_FIRST, Entry, shown
+from autolora.experiments.suites.leaderboard import COLUMNS, COUNTS, HIGH_FIRST, Entry, shown
 
-NUMBERS = (*HIGH_FIRST, "seed", "seconds", "parameters", "low_rank")
+NUMBERS = (*HIGH_FIRST, *COUNTS, "seed", "seconds")
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1b1b1b; background: #fff }
 .wide { overflow-x: auto }
