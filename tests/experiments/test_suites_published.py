@@ -215,7 +215,7 @@ def test_rows_that_only_the_paper_has_are_shown(name: str, tmp_path: Path) -> No
     suite = read_suite(name)
     table = build_table(plan(suite, "paper"), Store(tmp_path))
     shown = {value.theirs for line in table.lines for value in line.numbers.values()}
-    assert shown == {value for row in suite.published for value in row.values.values()}
+    assert shown - {None} == {value for row in suite.published for value in row.values.values()}
     assert {str(line.at["method"]) for line in table.lines} >= {"acl", "advcl", "dynacl"}
 
 
