@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from autolora.errors import InputError
 from autolora.evaluation import Discordance, TTest, holm, paired_t_test, welch_t_test
-from autolora.experiments.judged import JudgedRun, check_comparable, read_judged
+from autolora.experiments.comparable import check_comparable
+from autolora.experiments.judged import JudgedRun, read_judged
 
 Values = Mapping[str, tuple[Any, Any]]
 
