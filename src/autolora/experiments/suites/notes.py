@@ -93,7 +93,9 @@ def _tests(table: Table) -> Iterator[str]:
     names = " and ".join(sorted({finding.decided_by for finding in tested}))
     kinds = {"Welch": "Welch's two-sided t-test over seeds", "exact McNemar": "McNemar's exact test on the test images"}
     how = names if " and " in names else kinds[names]
-    yield f"p values: {how}; after Holm they are adjusted for the {len(tested)} tests of this table."
+    several = len(tested) > 1
+    adjusted = f"after Holm they are adjusted for the {len(tested)} tests of this table" if several else "this table has one test"
+    yield f"p values: {how}; {adjusted}."
     for name in dict.fromkeys(finding.metric for finding in tested):
         sizes = [found for finding in tested if finding.metric == name and (found := finding.detectable) is not None]
         if sizes:
@@ -101,7 +103,7 @@ def _tests(table: Table) -> Iterator[str]:
             unit = " points" if metric(name).is_share else ""
             yield (
                 f"{metric(name).title}: the smallest difference that the tests would have shown with probability "
-                f"{POWER}, at the level {LEVEL} / {len(tested)}, is {bounds}{unit}."
+                f"{POWER}, at the level {LEVEL}{f' / {len(tested)}' * several}, is {bounds}{unit}."
             )
     if any(finding.verdict == OPEN for finding in tested):
         yield f"'{OPEN}' means that the adjusted p value is not below {LEVEL}: no evidence either way."
