@@ -134,3 +134,6 @@ def test_one_process_is_measured(photos: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(["plan", str(photos)]) == 2
     assert "without torchrun" in capsys.readouterr().err
+    monkeypatch.delenv("WORLD_SIZE")
+    assert run(["plan", str(photos), "--shard"]) == 2
+    assert capsys.readouterr().err.startswith("autolora: shard: plan measures one process")

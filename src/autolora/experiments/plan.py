@@ -51,6 +51,8 @@ def run_plan(config: RunConfig, budget: float, *, progress: bool = True) -> tupl
     record = None if run is None else read_record(run)
     if run is not None:
         config = _its_own(config, run)
+    if config.shard:
+        raise InputError("shard: plan measures one process, which holds the whole model; leave it out")
     state = random_state()
     try:
         with deterministic(config.deterministic):
