@@ -167,6 +167,23 @@ def test_runs_that_differ_in_the_seed_are_one_group(runs: Runs) -> None:
     assert comparison.groups[1].deviation("pgd-10") is None
 
 
+def test_an_option_set_to_its_default_is_one_that_is_not_set(runs: Runs) -> None:
+    """Table 10's exponent 1 is Table 1's run, and 0.0313725 is 8/255; another exponent is another group."""
+    written: dict[str, Any] = {"method_options": {"alpha": 1.0}, "eps": "0.03137254901960784", "rank": 8}
+    folders = [runs("a", first(9, 40)), runs("b", first(10, 40), seed=1, **written)]
+    folders.append(runs("c", first(9, 40), method_options={"alpha": 2}))
+    assert [(group.name, group.seeds) for group in compare(folders).groups] == [
+        ("autolora, method-options.alpha default", [0, 1]),
+        ("autolora, method-options.alpha 2", [0]),
+    ]
+
+
+def test_options_that_are_none_end_in_a_line(runs: Runs) -> None:
+    folders = [runs("a", first(9, 40)), runs("b", first(9, 40), method="at", epochs="many")]
+    with pytest.raises(InputError, match=r"b/result\.json, config: "):
+        compare(folders)
+
+
 def test_an_option_that_a_run_does_not_know_is_at_its_default(runs: Runs) -> None:
     folders = [runs("old", first(9, 40)), runs("new", first(10, 40), seed=1, rank=None, label_fraction=1.0)]
     assert [group.seeds for group in compare([*folders, runs("b", first(9, 40), rank=2)]).groups] == [[0, 1], [0]]

@@ -17,6 +17,7 @@ from autolora.errors import InputError
 from autolora.evaluation import Discordance, TTest, holm, paired_t_test, welch_t_test
 from autolora.experiments.comparable import check_comparable
 from autolora.experiments.judged import JudgedRun, read_judged
+from autolora.methods import METHODS
 
 Values = Mapping[str, tuple[Any, Any]]
 
@@ -182,8 +183,9 @@ def _grouped(runs: Sequence[JudgedRun]) -> tuple[Group, ...]:
 
 def _name(recipe: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
     apart = sorted({name for other in alike for name in _differing(recipe, other)})
-    options = (f"{name.replace('_', '-')} {_shown(recipe.get(name))}" for name in apart)
-    return ", ".join([recipe["method"], *options])
+    usual = {"rank": getattr(METHODS.get(recipe["method"]), "rank", None)}
+    values = ((name, recipe.get(name, usual.get(name))) for name in apart)
+    return ", ".join([recipe["method"], *(f"{name.replace('_', '-')} {_shown(value)}" for name, value in values)])
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> Values:
@@ -191,6 +193,8 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> Values:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "default" if value is None else json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autolora.errors import InputError
 from autolora.evaluation import Score
-from autolora.experiments.config import RunConfig
+from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.judged_files import (
     Images,
     Right,
@@ -22,6 +22,7 @@ from autolora.experiments.judged_files import (
     read_verdicts,
     require,
 )
+from autolora.experiments.one_form import flat, in_one_form
 from autolora.experiments.result import RESULT
 
 EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
@@ -87,8 +88,18 @@ class JudgedRun:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Return the options that make two runs the same but for chance."""
-        return {name: value for name, value in self.config.items() if name not in IMMATERIAL}
+        """Return the options that make two runs the same but for chance, in one form.
+
+        Raises:
+            InputError: If they are none.
+        """
+        try:
+            known = {item.name: self.config[item.name] for item in fields(RunConfig) if item.name in self.config}
+            values = in_one_form(config_from(known))
+        except InputError as error:
+            raise InputError(f"{self.folder / RESULT}, config: {error}") from None
+        more = {name: value for name, value in self.config.items() if name not in known}  # of a later version
+        return {name: value for name, value in {**flat(values), **more}.items() if name not in IMMATERIAL}
 
     @property
     def threat(self) -> str:

@@ -94,8 +94,8 @@ def _tests(table: Table) -> Iterator[str]:
     kinds = {"Welch": "Welch's two-sided t-test over seeds", "exact McNemar": "McNemar's exact test on the test images"}
     how = names if " and " in names else kinds[names]
     several = len(tested) > 1
-    adjusted = f"after Holm they are adjusted for the {len(tested)} tests of this table" if several else "this table has one test"
-    yield f"p values: {how}; {adjusted}."
+    many = f"after Holm they are adjusted for the {len(tested)} tests of this table"
+    yield f"p values: {how}; {many if several else 'this table has one test'}."
     for name in dict.fromkeys(finding.metric for finding in tested):
         sizes = [found for finding in tested if finding.metric == name and (found := finding.detectable) is not None]
         if sizes:
