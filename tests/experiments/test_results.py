@@ -18,6 +18,15 @@ def test_table_1_is_there() -> None:
     assert "autolora.T1" in TABLES
 
 
+def test_the_list_of_all_runs_is_made_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parents[2])
+    words = ["suite", "table", "--all", "--sort", "pgd-10", "--runs", "docs/results/suites/kept"]
+    out = tmp_path / "all-runs.md"
+    assert run([*words, "--out", str(out), "--quiet"]) == 0
+    again = f"autolora {' '.join(words)} --out docs/results/suites/all-runs.md"
+    assert out.read_text() == (FOLDER / "all-runs.md").read_text(), f"make it anew: {again}"
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_made_of_the_kept_runs(name: str, tmp_path: Path) -> None:
     out, scale = tmp_path / "table.md", ["--scale", "paper"] * name.endswith(PAPER)

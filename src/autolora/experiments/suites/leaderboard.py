@@ -15,7 +15,7 @@ from typing import Any
 
 from autolora.errors import InputError
 from autolora.experiments.config import suggestion
-from autolora.experiments.judged import read_judged
+from autolora.experiments.judged import JudgedRun, read_judged
 from autolora.experiments.result import RESULT
 from autolora.experiments.suites.layout import LABEL
 from autolora.methods import METHODS
@@ -165,15 +165,13 @@ def _entry(path: Path) -> Entry:
     run = read_judged(path)
     config, data = run.config, run.content["data"]
     some = f" ({len(data['classes'])} classes)" if config.get("classes") else ""
-    options = {**(config.get("method_options") or {}), **({"rank": config["rank"]} if config.get("rank") else {})}
-    shown_options = "".join(f" {name}={value}" for name, value in options.items())
     schedule = "" if config["schedule"] == "auto" else f", {config['schedule']}"
     parameters, low_rank = _counts(path, config)
     scores = {**{name: sample.score for name, sample in run.samples.items()}, **run.scores}
     autoattack = _percent(scores, "autoattack")
     return Entry(
         data=Path(str(config["data"])).name + some,
-        method=f"{config['method']}{shown_options}{schedule}",
+        method=f"{config['method']}{_options(run)}{schedule}",
         seed=run.seed,
         threat=run.threat,
         natural=_percent(run.scores, "natural"),
@@ -186,6 +184,13 @@ def _entry(path: Path) -> Entry:
         selected_on="test" if _validated_on_test(data.get("notes", ())) else str(run.content.get("selected_on", "val")),
         folder=str(path),
     )
+
+
+def _options(run: JudgedRun) -> str:
+    """Write the options of a run's method that are not at their defaults."""
+    own = {name: value for name, value in run.recipe.items() if name == "rank" or name.startswith("method_options.")}
+    text = {name: f"{value:g}" if isinstance(value, float) else value for name, value in own.items()}
+    return "".join(f" {name.removeprefix('method_options.')}={value}" for name, value in text.items())
 
 
 def _percent(scores: Mapping[str, Any], name: str) -> float | None:
