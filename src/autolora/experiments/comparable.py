@@ -70,7 +70,7 @@ def _check_images(a: JudgedRun, b: JudgedRun) -> None:
 def _check_seeds(a: JudgedRun, b: JudgedRun) -> None:
     if a.folder.resolve() == b.folder.resolve():
         raise InputError(f"{a.folder} and {b.folder} are the same run; give each run once")
-    if a.recipe == b.recipe and a.seed == b.seed:
+    if a.seed == b.seed and a.recipe == b.recipe:
         raise InputError(
             f"{a.folder} and {b.folder} have the same configuration and the same seed, {a.seed}; a run that is done "
             "twice is no second seed, so leave one of them out"
