@@ -12,6 +12,7 @@ from autolora.experiments.suites.reading import suite_ids
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "suites"
 PAPER = "-paper"  # ends the name of a table at that scale
 TABLES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem.removesuffix(PAPER) in suite_ids())
+OWN = sorted(FOLDER.glob("*.yaml"))  # suites that no paper has
 
 
 def test_table_1_is_there() -> None:
@@ -34,3 +35,14 @@ def test_a_table_is_made_of_the_kept_runs(name: str, tmp_path: Path) -> None:
     assert run([*words, "--runs", str(FOLDER / "kept"), "--out", str(out), "--quiet"]) == 0
     again = f"autolora {' '.join(words)} --runs docs/results/suites/kept --out docs/results/suites/{name}.md"
     assert out.read_text() == (FOLDER / f"{name}.md").read_text(), f"make it anew: {again}"
+
+
+@pytest.mark.parametrize("suite", OWN, ids=lambda path: path.stem)
+def test_a_table_of_our_own_suite_is_made_of_the_kept_runs(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(FOLDER.parents[2])
+    out, words = tmp_path / "table.md", ["suite", "table", str(suite.relative_to(FOLDER.parents[2]))]
+    assert run([*words, "--runs", "docs/results/suites/kept", "--out", str(out), "--quiet"]) == 0
+    again = f"autolora {' '.join(words)} --runs docs/results/suites/kept --out {words[-1].replace('.yaml', '.md')}"
+    assert out.read_text() == suite.with_suffix(".md").read_text(), f"make it anew: {again}"

@@ -118,8 +118,11 @@ def test_suites_share_runs() -> None:
     assert names("loft.T3") == names("loft.F4") == names("loft.T1", method="loft")
 
 
-def test_small_suites_share_runs_between_the_papers() -> None:
-    assert names("loft.T2", "small", method="autolora") == names("autolora.T8", "small", eps_pt=0, method="autolora")
+def test_small_suites_share_backbones_between_the_papers() -> None:
+    """Backbones are; runs are not, since LoFT's start at ten times the rate, as a setting of the scale says."""
+    natural = plan(read_suite("loft.T2"), "small").backbones
+    assert {job.name for job in natural} < {job.name for job in plan(read_suite("autolora.T8"), "small").backbones}
+    assert names("loft.T2", "small").isdisjoint(names("autolora.T8", "small"))
     assert names("autolora.T1", "small") == names("autolora.F1", "small") == names("autolora.T8", "small", eps_pt=4)
 
 

@@ -98,6 +98,12 @@ class Suite:
     released: tuple[str, ...] = ()
 
     @property
+    def heading(self) -> str:
+        """Name, title, and where it is from."""
+        source = f"{self.paper}, {self.source}" if self.source else self.paper
+        return f"{self.id}: {self.title} ({source})"
+
+    @property
     def trains(self) -> bool:
         """Whether anything has to be run for it."""
         return self.kind not in ("settings", "counts")

@@ -8,7 +8,7 @@ from typing import Any
 
 from autolora.experiments.suites.claims import published
 from autolora.experiments.suites.cost import cost_of
-from autolora.experiments.suites.definitions import KINDS, Claim
+from autolora.experiments.suites.definitions import KINDS, Claim, Suite
 from autolora.experiments.suites.formats import aligned
 from autolora.experiments.suites.grid import SCALES, Cell, Plan, plan
 from autolora.experiments.suites.metrics import attacks_to_ask, metric
@@ -38,7 +38,7 @@ def describe(item: Plan, store: Store) -> str:
 
 def _lines(item: Plan, store: Store) -> Iterator[str]:
     suite, settings = item.suite, item.settings
-    yield f"{suite.id}: {suite.title} ({suite.paper}, {suite.source})"
+    yield suite.heading
     yield f"kind {suite.kind}: {KINDS[suite.kind]}"
     yield f"scale {settings.name}: {settings.about}"
     yield f"protocol {item.protocol}" + "".join(f"\n  {habit}: {HABITS[habit]}" for habit in item.protocol.habits)
@@ -60,12 +60,17 @@ def _lines(item: Plan, store: Store) -> Iterator[str]:
 
 
 def _heading(item: Plan) -> tuple[str, ...]:
-    return (*item.suite.grid, *(f"{metric(name).title}, published" for name in item.suite.metrics), "runs")
+    return (*item.suite.grid, *(f"{metric(name).title}, published" for name in _printed(item.suite)), "runs")
+
+
+def _printed(suite: Suite) -> list[str]:
+    """Return the metrics of which the paper prints a number at all."""
+    return [name for name in suite.metrics if any(row.values.get(name) is not None for row in suite.published)]
 
 
 def _row(item: Plan, cell: Cell, store: Store) -> tuple[str, ...]:
     claimed = []
-    for name in item.suite.metrics:
+    for name in _printed(item.suite):
         value = published(item.suite, cell.at, name)
         claimed.append(metric(name).write(value) if item.suite.kind != "p-values" else f"{value or '':.4g}"[:8])
     labels = [

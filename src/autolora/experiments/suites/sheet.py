@@ -47,17 +47,10 @@ class Sheet:
     notes: Sequence[str]
     effects: Sequence[Finding] = ()
 
-    @property
-    def title(self) -> str:
-        """Return its heading."""
-        suite = self.table.suite
-        source = f"{suite.paper}, {suite.source}" if suite.source else suite.paper
-        return f"{suite.id}: {suite.title} ({source})"
-
 
 def blocks_of(sheet: Sheet) -> list[Block]:
     """Return the heading, then tables, claims and lists."""
-    blocks: list[Block] = [sheet.title, _numbers(sheet.table)]
+    blocks: list[Block] = [sheet.table.suite.heading, _numbers(sheet.table)]
     if sheet.table.findings:
         blocks.append(Claims("Claims, and what our runs say:", sheet.table.findings))
     if sheet.effects:
