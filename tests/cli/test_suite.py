@@ -121,6 +121,8 @@ def test_selecting_on_test_trains_on_data_that_say_so(printed: Printed, photos: 
         (["run", "autolora.T1"], "photos has to be provided"),
         (["run", "autolora.T1", "--data", "nowhere.zip"], "photos=nowhere.zip: there is no such file or folder"),
         (["run", "loft.T1", "--jobs", "0"], "--jobs 0 is not a whole number of 1 or more"),
+        (["run", "loft.T1", "--compile", "atack"], "--compile atack is unknown; did you mean attack?"),
+        (["table", "loft.T1", "--compile", "on"], "--compile belongs to `autolora suite run`, not to table"),
         (["run", "loft.T1", "--executor", "lokal"], "executor 'lokal' is unknown; did you mean local?"),
         (["run", "loft.T1", "--protocol", "released"], "the paper has no released code to follow"),
         (["table"], "give the ID of a suite, or --all"),

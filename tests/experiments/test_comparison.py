@@ -149,9 +149,9 @@ def test_swapping_the_runs_swaps_the_signs(
 
 
 def test_runs_that_differ_in_the_seed_are_one_group(runs: Runs) -> None:
-    """Nor do the folder, the place of the data and the number of workers make another configuration."""
+    """Nor do folder, place of the data, number of workers and compiled graphs make another configuration."""
     folders = [runs(f"a{seed}", first(10 + seed, 40), seed=seed, rank=8) for seed in (6, 0)]
-    folders.append(runs("a66", first(12, 40), seed=66, rank=8, data="elsewhere.zip", workers=4))
+    folders.append(runs("a66", first(12, 40), seed=66, rank=8, data="elsewhere.zip", workers=4, compile="on"))
     folders.append(runs("b0", first(9, 40), rank=4))
     folders.append(runs("c0", first(9, 40), method="at"))
     comparison = compare(folders)

@@ -57,7 +57,7 @@ def all_names(paper: str) -> set[str]:
         ({"method_options": {"alpha": 1.0}}, {}),
         ({"eps": "8/255"}, {"eps": "0.031372549019607843"}),
         ({"schedule": "auto", "schedule_options": {"rho": 0.75}}, {}),
-        ({"out": "a", "workers": 4, "device": "cpu"}, {"out": "b"}),
+        ({"out": "a", "workers": 4, "device": "cpu", "compile": "attack"}, {"out": "b"}),
         ({"label_fraction": 1.0}, {}),
         ({"lr": 0.01}, {}),
     ],

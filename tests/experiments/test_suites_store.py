@@ -19,6 +19,8 @@ import pytest
 
 from autolora.data import load_splits
 from autolora.errors import InputError
+from autolora.experiments.config import RunConfig, to_yaml
+from autolora.experiments.result import CONFIG
 from autolora.experiments.suites.commands import commands, laid_out, lay_out
 from autolora.experiments.suites.execution import LocalExecutor, Task
 from autolora.experiments.suites.grid import Job
@@ -113,6 +115,20 @@ def test_a_killed_run_is_not_read_and_goes_on(store: Store, program: tuple[str, 
     LocalExecutor(1, program)([task(slow, store)], store)
     assert store.state(slow) is State.FINISHED
     assert (store.path(slow) / "begun").read_text() == "xx"
+
+
+def test_a_run_is_begun_compiled_if_asked_and_goes_on_as_it_was_begun(store: Store) -> None:
+    """``fit`` continues no run in another form, so what is asked for later is for the runs that begin later."""
+    begun, new = job("begun"), job("new")
+    store.path(begun).mkdir(parents=True)
+    (store.path(begun) / CONFIG).write_text(to_yaml(RunConfig("begun", compile="attack")))
+
+    def compiled(work: Job, asked: str | None) -> str | None:
+        (words,) = commands(work, store, Places({}), compile=asked)
+        return words[words.index("--compile") + 1] if "--compile" in words else None
+
+    assert [compiled(new, asked) for asked in ("attack", "on", None)] == ["attack", "on", None]
+    assert [compiled(begun, asked) for asked in ("attack", "on", None)] == ["attack", "attack", "attack"]
 
 
 def test_a_run_whose_parent_was_killed_is_interrupted_once_it_is_gone(store: Store) -> None:

@@ -6,13 +6,13 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
 from autolora.cli.suite_options import as_typed, check_options, out_file, seeds, suite_parser
 from autolora.errors import InputError
-from autolora.experiments.config import suggestion
+from autolora.experiments.config import Compile, suggestion
 
 if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
     from autolora.experiments.suites.definitions import Suite
@@ -86,9 +86,12 @@ def _run(options: Namespace) -> None:
         raise InputError(f"--jobs {options.jobs} is not a whole number of 1 or more")
     if options.executor not in EXECUTORS:
         raise InputError(f"executor {options.executor!r} is unknown{suggestion(options.executor, EXECUTORS)}")
+    if options.compile not in (None, *get_args(Compile)):
+        raise InputError(f"--compile {options.compile} is unknown{suggestion(options.compile, get_args(Compile))}")
     plans, store = _plans(options), _store(options)
     places = read_places([item.settings for item in plans], options.data, options.weights)
-    work = work_left(plans, store, places, retry=options.retry_failed, evaluate=not options.skip_evaluation)
+    retry, evaluate = options.retry_failed, not options.skip_evaluation
+    work = work_left(plans, store, places, retry=retry, evaluate=evaluate, compile=options.compile)
     if options.dry_run:
         print("\n".join(as_shell(command) for task in work.tasks for command in task.commands))
         return

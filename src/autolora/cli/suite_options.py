@@ -23,13 +23,14 @@ EPILOG = """examples:
 """
 ACTIONS = ("list", "show", "run", "table")
 RUNS = "runs/suites"
+RUN_ONLY = ("data", "weights", "jobs", "executor", "compile", "dry_run", "retry_failed", "skip_evaluation")
 BELONGS = {  # options that only some actions have
     "scale": ("show", "run", "table"),
     "protocol": ("show", "run", "table"),
     "habit": ("show", "run", "table"),
     "seeds": ("show", "run", "table"),
     "runs": ("show", "run", "table"),
-    **dict.fromkeys(("data", "weights", "jobs", "executor", "dry_run", "retry_failed", "skip_evaluation"), ("run",)),
+    **dict.fromkeys(RUN_ONLY, ("run",)),
     **dict.fromkeys(("all", "sort", "beside", "out", "format"), ("table",)),
     "json": ("list", "table"),
 }
@@ -57,6 +58,8 @@ def suite_parser(formatter: Any) -> ArgumentParser:
     add("--weights", action="append", default=[], metavar="[NAME=]PATH", help="run: where weights lie; repeats")
     add("--jobs", type=str, default="1", metavar="N", help="run: how many runs at once")
     add("--executor", type=str, default="local", metavar="local|ray", help="run: on this machine, or on a Ray cluster")
+    compile_help = "run: `fit`'s option, for runs that begin; it changes rounding, and not which run it is"
+    add("--compile", type=str | None, default=None, metavar="off|attack|on", help=compile_help)
     add("--dry-run", action="store_true", help="run: print the commands")
     add("--retry-failed", action="store_true", help="run: continue what has failed as well")
     add("--skip-evaluation", action="store_true", help="run: leave out what `fit` does not measure, such as AutoAttack")

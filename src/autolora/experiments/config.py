@@ -16,6 +16,8 @@ import yaml
 from autolora.errors import InputError
 from autolora.experiments.kinds import check_kinds
 
+Compile = Literal["auto", "off", "attack", "on"]
+
 
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with a default and the help text of its option."""
@@ -85,7 +87,7 @@ class RunConfig:
     seed: int = option(0, "seed of split, initialisation, order and attacks")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "of training; auto: bf16 where hardware has it")
-    compile: Literal["auto", "off", "attack", "on"] = option(
+    compile: Compile = option(
         "auto", "torch.compile for the attack, or the loss too (on); auto: where a trial on a GPU pays"
     )
     sync_batch_norm: Literal["auto", "off"] = option(

@@ -28,8 +28,9 @@ from autolora.experiments.result import RESULT
 EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
 HELD_OUT = "there is no test split"  # how the note begins that test images were drawn, which is by the seed
 DRAWN = "the data came without a test split, so that the seed chose the test images"
-# where a run was written, where its data lay (a fingerprint says what they are) and who loaded them change nothing
-IMMATERIAL = ("seed", "out", "data", "workers", "track")
+# where a run was written, where its data lay (a fingerprint says what they are), who loaded them, and whether graphs
+# were compiled, which changes rounding, make no other recipe
+IMMATERIAL = ("seed", "out", "data", "workers", "compile", "track")
 REQUIRED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("config", "method"), str),
     (("config", "seed"), int),

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from autolora.experiments.config import read_yaml
+from autolora.experiments.result import CONFIG
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.layout import validated_on_test
 from autolora.experiments.suites.places import Places
@@ -19,7 +21,13 @@ from autolora.experiments.suites.store import Store
 Command = tuple[str, ...]  # the words behind `autolora`
 
 
-def commands(job: Job, store: Store, places: Places, attacks: Mapping[str, Options] | None = None) -> list[Command]:
+def commands(
+    job: Job,
+    store: Store,
+    places: Places,
+    attacks: Mapping[str, Options] | None = None,
+    compile: str | None = None,
+) -> list[Command]:
     """Return what is left to do for a run: to fit it, and to evaluate it with each attack.
 
     Every command continues what was begun, so that it can be given again after an interruption.
@@ -29,19 +37,27 @@ def commands(job: Job, store: Store, places: Places, attacks: Mapping[str, Optio
         store: What there is.
         places: Where data and weights lie.
         attacks: What to evaluate it with, and the options of ``autolora evaluate`` for that.
+        compile: See :func:`fit_command`.
 
     Raises:
         InputError: If data or weights have not been provided, or the run's folder holds another run.
     """
-    left = [] if store.result(job) is not None else [fit_command(job, store, places)]
+    left = [] if store.result(job) is not None else [fit_command(job, store, places, compile)]
     for attack in store.unasked(job, attacks or {}):
         options = {"out": str(store.evaluation(job, attack))} | dict((attacks or {})[attack])
         left.append(("evaluate", str(store.path(job)), "--attack", attack, *flags(options), "--resume"))
     return left
 
 
-def fit_command(job: Job, store: Store, places: Places) -> Command:
+def fit_command(job: Job, store: Store, places: Places, compile: str | None = None) -> Command:
     """Return the ``autolora fit`` of a run.
+
+    Args:
+        job: The run.
+        store: What there is.
+        places: Where data and weights lie.
+        compile: The option of ``fit``, for a run that is begun; None: its default. One that goes on keeps its own,
+            since ``fit`` continues no run in another form.
 
     Raises:
         InputError: If data or weights have not been provided.
@@ -54,6 +70,8 @@ def fit_command(job: Job, store: Store, places: Places) -> Command:
         options["weights"] = places.path(str(options["weights"]))
     if job.backbone is not None:
         options["model"] = str(store.path(job.backbone))
+    begun = store.path(job) / CONFIG
+    options["compile"] = read_yaml(begun).compile if begun.is_file() else compile
     options["out"] = str(store.path(job))
     return ("fit", data, *flags(options), "--resume")
 

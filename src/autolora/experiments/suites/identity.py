@@ -11,7 +11,8 @@ from typing import Any
 from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.one_form import in_one_form
 
-IMMATERIAL = ("out", "workers", "device", "skip_bad_images", "data_root", "track")
+# what decides where and how a run computes, which changes rounding at most, and not what it is
+IMMATERIAL = ("out", "workers", "device", "compile", "skip_bad_images", "data_root", "track")
 LENGTH = 12  # hexadecimal digits: two of a thousand runs would meet once in a billion
 
 

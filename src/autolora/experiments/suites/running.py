@@ -46,7 +46,13 @@ class Work:
 
 
 def work_left(
-    plans: Sequence[Plan], store: Store, places: Places, *, retry: bool = False, evaluate: bool = True
+    plans: Sequence[Plan],
+    store: Store,
+    places: Places,
+    *,
+    retry: bool = False,
+    evaluate: bool = True,
+    compile: str | None = None,
 ) -> Work:
     """Find out what is missing.
 
@@ -56,12 +62,13 @@ def work_left(
         places: Where data and weights lie.
         retry: Continue runs that have failed, too.
         evaluate: Ask for the attacks that a suite's table needs and ``fit`` does not measure.
+        compile: What runs that are begun get as ``fit``'s option of that name; None: its default.
 
     Raises:
         InputError: If data or weights have not been provided for what is missing.
     """
     wanted = _wanted(plans, evaluate=evaluate)
-    left = [task for job, attacks in wanted if (task := _task(job, attacks, store, places)) is not None]
+    left = [task for job, attacks in wanted if (task := _task(job, attacks, store, places, compile)) is not None]
     failed = [] if retry else [(task.job, mark) for task in left if (mark := _failure(task.job, store)) is not None]
     running = [task.job for task in left if store.state(task.job) is State.RUNNING]
     skipped = {job.name for job in (*(job for job, _ in failed), *running)}
@@ -119,8 +126,8 @@ def _wanted(plans: Sequence[Plan], *, evaluate: bool) -> list[tuple[Job, dict[st
     return [(job, attacks[name]) for name, job in jobs.items()]
 
 
-def _task(job: Job, attacks: Mapping[str, Options], store: Store, places: Places) -> Task | None:
-    left = commands(job, store, places, attacks)
+def _task(job: Job, attacks: Mapping[str, Options], store: Store, places: Places, compile: str | None) -> Task | None:
+    left = commands(job, store, places, attacks, compile)
     return Task(job, tuple(left)) if left else None
 
 
