@@ -283,6 +283,9 @@ def test_no_doubt_is_without_a_suite() -> None:
         ({"published": {"columns": ["method", "accuracy"], "rows": []}}, "column 'accuracy' is neither an axis"),
         ({"published": {"columns": ["method", "natural"], "rows": [["at"]]}}, "['at'] has 1 cells, and there are 2"),
         ({"claims": [{"says": "x", "metrics": ["natural"], "higher": {"method": "at"}}]}, "key 'than' is missing"),
+        ({"settings": {"small": "smal"}}, "there are no settings 'smal' in the package; did you mean small?"),
+        ({"settings": {"small": {"like": "smal"}}}, "there are no settings 'smal' in the package"),
+        ({"settings": {"small": {"like": "small", "sedes": [1]}}}, "key 'sedes' is unknown; did you mean seeds?"),
     ],
 )
 def test_a_suite_of_ones_own_that_cannot_be(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -294,3 +297,24 @@ def test_a_suite_of_ones_own_that_cannot_be(change: dict[str, Any], said: str, t
     with pytest.raises(InputError) as error:
         read_suite(str(tmp_path / "own.yaml"))
     assert said in str(error.value)
+
+
+def test_settings_like_those_of_the_package_say_only_what_differs(tmp_path: Path) -> None:
+    """Entry by entry: another level of an axis leaves the axis' others, a list takes the place of a list."""
+    text = """
+paper: ours
+title: x
+grid: {method: [at, mine], lr: [0.1]}
+metrics: [natural]
+settings:
+  small:
+    like: small
+    seeds: [1]
+    options: {epochs: 2}
+    levels: {method: {mine: {method: vanilla-rft, backbone: linf-8}}}
+"""
+    (tmp_path / "own.yaml").write_text(text)
+    own, base = (plan(read_suite(name), "small").settings for name in (str(tmp_path / "own.yaml"), "autolora.T1"))
+    assert own.seeds == (1,) and dict(own.options) == {**base.options, "epochs": 2}
+    assert own.levels["method"] == {**base.levels["method"], "mine": {"method": "vanilla-rft", "backbone": "linf-8"}}
+    assert (own.levels["eps_pt"], own.backbones, own.places) == (base.levels["eps_pt"], base.backbones, base.places)

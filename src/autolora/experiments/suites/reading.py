@@ -26,6 +26,7 @@ SETTINGS_KEYS = (
     *("about", "seeds", "options", "levels", "exceptions", "knobs", "single", "places", "backbones", "pretraining"),
     "evaluation",
 )
+LIKE = "like"  # in a file's own settings: those of the package that they are laid over
 
 
 def suite_ids() -> list[str]:
@@ -109,10 +110,31 @@ def _suite(path: Path) -> Suite:
 
 
 def _settings(where: str, given: Any, scale: str) -> Settings:
+    """Read settings: those of the package by their name, or a file's own, which may be ``like`` some of the package."""
+    where = f"{where}, settings.{scale}"
     if isinstance(given, str):
-        path = FOLDER / "settings" / f"{given}{SUFFIX}"
-        return read_settings(f"settings {given}", _mapping(path), scale)
-    return read_settings(f"{where}, settings.{scale}", given, scale)
+        return read_settings(f"settings {given}", _packaged_settings(where, given), scale)
+    if isinstance(given, Mapping) and LIKE in given:
+        own = {name: value for name, value in given.items() if name != LIKE}
+        given = _laid_over(_packaged_settings(where, given[LIKE]), own)
+    return read_settings(where, given, scale)
+
+
+def _packaged_settings(where: str, name: Any) -> Mapping[str, Any]:
+    known = {path.stem: path for path in (FOLDER / "settings").glob(f"*{SUFFIX}")}
+    if name not in known:
+        raise InputError(f"{where}: there are no settings {name!r} in the package{suggestion(str(name), known)}")
+    return _mapping(known[name])
+
+
+def _laid_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with what another says in its place: entry by entry where both hold mappings."""
+    result = dict(base)
+    for name, value in own.items():
+        below = result.get(name)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[name] = _laid_over(below, value) if both else value
+    return result
 
 
 def _published(where: str, content: Mapping[str, Any] | None, grid: Mapping[str, Any]) -> tuple[Published, ...]:
