@@ -24,6 +24,7 @@ from autolora.experiments.config import RunConfig, config_from, read_yaml, to_ya
 from autolora.experiments.ingredients import default_batch_size, default_epochs, prepare
 from autolora.experiments.result import RunResult, write_metrics
 from autolora.experiments.run import run
+from autolora.models.adapters import fingerprint
 from autolora.training.checkpoint import Checkpoints
 
 FILES = {
@@ -124,6 +125,18 @@ def test_result_has_the_fields_that_checks_read(finished: RunResult, photos: Pat
     assert content["epochs_run"] == 3
     assert content["threat_model"] == {"norm": "Linf", "eps": "4/255", "radius": pytest.approx(4 / 255)}
     assert content["scores"].keys() == {"natural", "pgd-10"}
+
+
+def test_a_run_says_which_weights_it_began_with(finished: RunResult, config: Callable[..., RunConfig]) -> None:
+    """Not what became of them, nor the head, which the seed draws: two runs from one backbone began with the same."""
+
+    def began_with(seed: int) -> str:
+        options = {"model": str(finished.folder), "weights": "auto", "epochs": 1, "seed": seed}
+        result = run(config(**options, out=str(finished.folder.parent / f"from-{seed}")), progress=False)
+        return str(result.content["model"]["started_from"])
+
+    first = fingerprint(load(finished.folder).backbone)
+    assert began_with(0) == began_with(1) == first != finished.content["model"]["started_from"]
 
 
 def test_seconds_are_those_of_the_clock(config: Callable[..., RunConfig]) -> None:

@@ -112,6 +112,22 @@ def finding(table: Table, says: str, metric: str = "pgd-10") -> Any:
     return found
 
 
+def test_runs_from_backbones_that_were_trained_anew_are_said(by_hand: Plan, store: Store) -> None:
+    """One name, two sets of weights: the seed does not make them the same on another machine."""
+
+    def began_with(weights: Mapping[int, str]) -> str:
+        for job in by_hand.jobs:
+            path = store.path(job) / "result.json"
+            content = json.loads(path.read_text()) | {"model": {"started_from": weights[job.seed]}}
+            path.write_text(json.dumps(content))
+        return " ".join(notes(build_table(by_hand, store), store))
+
+    (backbone,) = by_hand.backbones
+    assert "different pre-trainings" not in " ".join(notes(build_table(by_hand, store), store))  # nobody knows
+    assert "different pre-trainings" not in began_with({0: "a", 6: "a", 66: "a"})
+    assert f"Runs began with 2 different pre-trainings of {backbone.name}" in began_with({0: "a", 6: "b", 66: "a"})
+
+
 # numbers and tests
 
 

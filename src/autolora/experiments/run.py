@@ -199,7 +199,7 @@ def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any],
             "fingerprint": splits.fingerprint,
             "notes": list(splits.notes),
         },
-        "model": parts.model.description(),
+        "model": parts.model.description() | {"started_from": parts.started_from},
         "threat_model": {
             "norm": parts.threat.norm,
             "eps": format_radius(parts.threat.eps),

@@ -41,6 +41,25 @@ def _runs(table: Table, store: Store) -> Iterator[str]:
     }
     if len(machines) > 1:
         yield f"The runs were computed on different machines: {'; '.join(sorted(machines))}."
+    yield from _beginnings(table)
+
+
+def _beginnings(table: Table) -> Iterator[str]:
+    """Say which backbones were pre-trained more than once: runs from different weights differ by more than chance.
+
+    Pre-training rounds otherwise on another machine, so its seed does not make its weights the same there.
+    """
+    weights: dict[str, set[str]] = {}
+    for found in table.measured.values():
+        first = found.run.content.get("model", {}).get("started_from")  # absent in runs of before it was kept
+        if found.job.backbone is not None and first is not None:
+            weights.setdefault(found.job.backbone.name, set()).add(first)
+    for name, several in sorted(weights.items()):
+        if len(several) > 1:
+            yield (
+                f"Runs began with {len(several)} different pre-trainings of {name}: part of the differences between "
+                "them is that of their backbones, which no test here allows for."
+            )
 
 
 def _protocol(table: Table) -> Iterator[str]:

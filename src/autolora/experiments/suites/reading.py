@@ -132,8 +132,8 @@ def _laid_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     result = dict(base)
     for name, value in own.items():
         below = result.get(name)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[name] = _laid_over(below, value) if both else value
+        entries = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[name] = _laid_over(result[name], value) if entries else value
     return result
 
 
