@@ -15,8 +15,6 @@ from autolora.errors import InputError
 from autolora.schedules import (
     SCHEDULES,
     AutoLR,
-    Condition1,
-    Condition2,
     Constant,
     Cosine,
     MultiStep,
@@ -24,6 +22,7 @@ from autolora.schedules import (
     Schedule,
     build_schedule,
 )
+from autolora.schedules.automatic import Condition1, Condition2
 
 
 def run(schedule: Schedule, scores: list[float]) -> tuple[list[float], list[int]]:
