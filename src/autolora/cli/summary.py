@@ -13,9 +13,9 @@ NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)", "autoattack-f
 
 WORSE = (
     "Under attack it is right no more often than one that always answers the commonest class: not robust yet. What\n"
-    "can help: a higher first rate (--lr, ten times as much where there are few images), a robust backbone made for\n"
-    "images of this size (--model, --weights), more images, a weaker adversary (--eps). `autolora doctor` says\n"
-    "whether something is wrong with the data or eps."
+    "can help: another first rate (--lr, ten times as much where batches of 64 or more are few), a robust backbone\n"
+    "made for images of this size (--model, --weights), more images, a weaker adversary (--eps). `autolora doctor`\n"
+    "says whether something is wrong with the data or eps."
 )
 
 
