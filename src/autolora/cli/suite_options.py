@@ -59,7 +59,7 @@ def suite_parser(formatter: Any) -> ArgumentParser:
     add("--jobs", type=str, default="1", metavar="N", help="run: how many runs at once")
     add("--executor", type=str, default="local", metavar="local|ray", help="run: on this machine, or on a Ray cluster")
     compile_help = "run: `fit`'s option, for runs that begin; it changes rounding, and not which run it is"
-    add("--compile", type=str | None, default=None, metavar="off|attack|on", help=compile_help)
+    add("--compile", type=str | None, default=None, metavar="auto|off|attack|on", help=compile_help)
     add("--dry-run", action="store_true", help="run: print the commands")
     add("--retry-failed", action="store_true", help="run: continue what has failed as well")
     add("--skip-evaluation", action="store_true", help="run: leave out what `fit` does not measure, such as AutoAttack")

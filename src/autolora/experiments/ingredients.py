@@ -19,7 +19,6 @@ from autolora.experiments.plugins import load_plugin
 from autolora.methods import METHODS, Method
 from autolora.models import Architecture, RobustModel
 from autolora.models.adapter_files import load_adapter
-from autolora.models.adapters import fingerprint
 from autolora.models.backbones import check_weights
 from autolora.schedules import SCHEDULES, Schedule, build_schedule
 from autolora.threat import ThreatModel, format_radius, parse_radius
@@ -45,7 +44,6 @@ class Ingredients:
     threat: ThreatModel
     device: torch.device
     precision: str
-    started_from: str  # fingerprint of the backbone's first weights
 
 
 def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
@@ -97,9 +95,7 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         epochs=epochs,
         eps=format_radius(threat.eps),
     )
-    return Ingredients(
-        resolved, splits, model, method, schedule, threat, device, precision, fingerprint(model.backbone)
-    )
+    return Ingredients(resolved, splits, model, method, schedule, threat, device, precision)
 
 
 def build_method(config: RunConfig, threat: ThreatModel) -> Method:

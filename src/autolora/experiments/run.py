@@ -36,6 +36,7 @@ from autolora.experiments.run_folder import CHECKPOINTS, check_folder, how_far, 
 from autolora.experiments.run_lock import check_free
 from autolora.experiments.tracking import epoch_log, tracked, tracker
 from autolora.models.adapter_files import save_adapter
+from autolora.models.adapters import fingerprint
 from autolora.models.bundle import save_bundle
 from autolora.threat import format_radius
 from autolora.training import Checkpoints, Optimization, TrainingState, fit
@@ -92,6 +93,7 @@ def _run(parts: Ingredients, processes: Processes, *, resume: bool, progress: bo
     if processes.first:
         _begin(parts)
     processes.meet()
+    first = fingerprint(parts.model.backbone) if processes.first else ""  # a run that goes on builds it anew
     begun = time.perf_counter()
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     state = _train(parts, checkpoints, processes.count, resume=resume, progress=progress)
@@ -100,6 +102,7 @@ def _run(parts: Ingredients, processes: Processes, *, resume: bool, progress: bo
     if processes.first:
         scores = assess(parts.model, parts.splits, parts.threat, folder / "evaluation", progress=progress)
         content = _result(parts, state, scores, processes.count)
+        content["model"]["started_from"] = first
         _ship(parts, folder, scores)
         checkpoints.drop_previous()  # there is nothing to continue any more
         # training over all sessions, and what else this one did
@@ -199,7 +202,7 @@ def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any],
             "fingerprint": splits.fingerprint,
             "notes": list(splits.notes),
         },
-        "model": parts.model.description() | {"started_from": parts.started_from},
+        "model": parts.model.description(),
         "threat_model": {
             "norm": parts.threat.norm,
             "eps": format_radius(parts.threat.eps),
