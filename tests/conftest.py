@@ -63,9 +63,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser, where there is one or :mod:`headless` may install it."""
+    """A real browser, where there is one or :mod:`headless` may install it.
+
+    It is closed with the file that opened it: its driver ends when the pipe to it does, and a process that any later
+    test forks and leaves behind would hold that pipe, so that closing waits for ever.
+    """
     try:
         path = chromium()
     except Absent as absent:
