@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
@@ -34,6 +34,7 @@ from autolora.models.resnet_cifar import CifarResNet
 from autolora.schedules import AutoLR
 from autolora.threat import ThreatModel
 from autolora.training import Checkpoints, LoadingError, TrainingError, TrainingState, fit
+from autolora.training.draws import Draws
 
 PGD_1 = PGD(ThreatModel("8/255"), steps=1)
 EVERY_BATCH = 1e-9  # minutes
@@ -454,8 +455,16 @@ def test_images_that_cannot_be_loaded_end_the_run_in_good_order(
     with pytest.raises(LoadingError, match=message) as caught:
         train(tmp_path / "part", make, workers=workers, epochs=1, data=images(before=before))
     assert "\n" not in str(caught.value)
+    assert not active_children()  # though the error, which is kept, remembers who was at work
     parts = train(tmp_path / "part", make, seed=9, workers=workers, epochs=1, resume=True)
     assert_same(parts, expected)
+
+
+def test_an_error_early_in_a_pass_leaves_no_workers() -> None:
+    draws = Draws(loader(images(before=unreadable), 2, num_workers=2), Accelerator(cpu=True))
+    with pytest.raises(LoadingError) as caught:  # in the third of 13 batches
+        list(draws)
+    assert "5.png" in str(caught.value) and not active_children()
 
 
 def test_a_loss_that_is_not_finite_names_its_images_and_goes_back(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import closing
+from traceback import clear_frames
 from types import FrameType
 from typing import Any, cast
 
@@ -68,15 +70,15 @@ class Draws:
         position, self._continued = self._continued, None
         now = torch.get_rng_state()
         loader = self._begin() if position is None else self._skip(position)
-        batches = iter(loader)
-        while (item := _next(batches)) is not None:
-            batch, note = item
-            if position is not None and (self.in_workers or self.drawn.states):
-                torch.set_rng_state(now)  # no draw has done so
-            position = None
-            self._count(note)
-            x, y = batch
-            yield unit_range(x), y
+        with closing(iter(loader)) as batches:  # ends its workers, whoever keeps the error that ends the pass
+            while (item := _next(batches)) is not None:
+                batch, note = item
+                if position is not None and (self.in_workers or self.drawn.states):
+                    torch.set_rng_state(now)  # no draw has done so
+                position = None
+                self._count(note)
+                x, y = batch
+                yield unit_range(x), y
 
     def position(self) -> Position:
         """Return what :meth:`resume` needs to continue this pass behind the batch that came last."""
@@ -146,6 +148,7 @@ def _next(batches: Iterator[tuple[Any, Note]]) -> tuple[Any, Note] | None:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):  # torch has no class for it
             raise
+        clear_frames(error.__traceback__)  # they hold the workers that still live
         raise LoadingError(f"a process that loads images has died ({reason(error)})") from error
     if item is not None and item[1].failure:
         raise LoadingError(item[1].failure)
