@@ -188,6 +188,8 @@ def test_one_seed_is_decided_on_images(finished: Finished, store: Store) -> None
     assert found.decided_by == "exact McNemar" and found.difference == pytest.approx(8)
     assert found.test.p == pytest.approx(stats.binomtest(16, 16).pvalue)
     assert found.detectable == pytest.approx(100 * 2.8016 * (16 / 200 / 200) ** 0.5, rel=0.3)
+    assert found.verdict == "held up for one seed"
+    assert "whether their methods differ takes two or more seeds" in " ".join(notes(build_table(item, store), store))
 
 
 def test_what_the_table_could_have_shown(by_hand: Plan, store: Store) -> None:

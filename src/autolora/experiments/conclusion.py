@@ -6,6 +6,11 @@ from autolora.evaluation import Discordance
 from autolora.evaluation.statistics import LEVEL, POWER
 from autolora.experiments.comparison import Comparison, Contrast
 
+ONE_SEED_EACH = (
+    "McNemar's test compares two trained models, one seed each; whether their methods differ takes two or more seeds "
+    "of both."
+)
+
 
 def verdict(comparison: Comparison) -> str:
     """Say under the strongest attack which group is better and by how much, or what could not be shown."""
@@ -25,10 +30,7 @@ def caveats(comparison: Comparison) -> list[str]:
     metric = comparison.decisive
     differences = [contrast.differences[metric] for contrast in comparison.contrasts]
     if any(not difference.over_seeds for difference in differences):
-        notes.append(
-            "McNemar's test compares two trained models, one seed each; whether their methods differ takes two or more "
-            "seeds of both."
-        )
+        notes.append(ONE_SEED_EACH)
     notes += [note for contrast in comparison.contrasts for note in _unused(contrast, metric)]
     if any(p is not None and p >= LEVEL for p in comparison.adjusted(metric)):
         level = f"{LEVEL}" if _tests(comparison) == 1 else f"{LEVEL} / {_tests(comparison)}"

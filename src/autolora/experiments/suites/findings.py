@@ -16,6 +16,7 @@ from autolora.experiments.suites.measured import Measured
 from autolora.experiments.suites.metrics import metric
 
 HELD, FAILED, OPEN, UNTESTED = "held up", "did not hold up", "cannot be told", "not tested"
+FOR_ONE_SEED = "for one seed"
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """Say whether the claim held up."""
+        """Say whether the claim held up; of one seed each, that it did so for these two models."""
         if self.test is None or self.p_holm is None:
             return UNTESTED
         if self.p_holm >= LEVEL:
             return OPEN
-        return HELD if (self.test.difference > 0) == self.higher else FAILED
+        found = HELD if (self.test.difference > 0) == self.higher else FAILED
+        return f"{found} {FOR_ONE_SEED}" if isinstance(self.test, Discordance) else found
 
 
 def compare(finding: Finding, first: Sample, second: Sample) -> Finding:
