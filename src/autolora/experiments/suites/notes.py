@@ -50,16 +50,22 @@ def _beginnings(table: Table) -> Iterator[str]:
 
     Pre-training rounds otherwise on another machine, so its seed does not make its weights the same there.
     """
-    weights: dict[str, set[str]] = {}
+    weights: dict[str, list[str | None]] = {}
     for found in table.measured.values():
         first = found.run.content.get("model", {}).get("started_from")  # absent in runs of before it was kept
-        if found.job.backbone is not None and first is not None:
-            weights.setdefault(found.job.backbone.name, set()).add(first)
+        if found.job.backbone is not None:
+            weights.setdefault(found.job.backbone.name, []).append(first)
     for name, several in sorted(weights.items()):
-        if len(several) > 1:
+        known, unknown = {first for first in several if first is not None}, several.count(None)
+        if len(known) > 1:
             yield (
-                f"Runs began with {len(several)} different pre-trainings of {name}: part of the differences between "
+                f"Runs began with {len(known)} different pre-trainings of {name}: part of the differences between "
                 "them is that of their backbones, which no test here allows for."
+            )
+        if known and unknown:
+            yield (
+                f"{unknown} of {len(several)} runs from {name} do not say with which of its pre-trainings they began: "
+                "it may be another than that of the rest."
             )
 
 
