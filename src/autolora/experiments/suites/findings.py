@@ -16,7 +16,6 @@ from autolora.experiments.suites.measured import Measured
 from autolora.experiments.suites.metrics import metric
 
 HELD, FAILED, OPEN, UNTESTED = "held up", "did not hold up", "cannot be told", "not tested"
-FOR_ONE_SEED = "for one seed"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Finding:
         if self.p_holm >= LEVEL:
             return OPEN
         found = HELD if (self.test.difference > 0) == self.higher else FAILED
-        return f"{found} {FOR_ONE_SEED}" if isinstance(self.test, Discordance) else found
+        return f"{found} for one seed" if isinstance(self.test, Discordance) else found
 
 
 def compare(finding: Finding, first: Sample, second: Sample) -> Finding:

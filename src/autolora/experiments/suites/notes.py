@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from autolora.evaluation import Discordance
 from autolora.evaluation.statistics import LEVEL, POWER
 from autolora.experiments.conclusion import ONE_SEED_EACH
 from autolora.experiments.suites.findings import OPEN
@@ -122,7 +123,7 @@ def _tests(table: Table) -> Iterator[str]:
     several = len(tested) > 1
     many = f"after Holm they are adjusted for the {len(tested)} tests of this table"
     yield f"p values: {how}; {many if several else 'this table has one test'}."
-    if any(finding.decided_by == "exact McNemar" for finding in tested):
+    if any(isinstance(finding.test, Discordance) for finding in tested):
         yield ONE_SEED_EACH
     for name in dict.fromkeys(finding.metric for finding in tested):
         sizes = [found for finding in tested if finding.metric == name and (found := finding.detectable) is not None]
