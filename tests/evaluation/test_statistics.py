@@ -39,6 +39,14 @@ def test_accuracy_is_a_share() -> None:
     assert Score(3, 4).accuracy == 0.75
 
 
+@pytest.mark.parametrize("total", [40, 200])
+def test_what_is_written_down_is_shown_as_what_was_counted(total: int) -> None:
+    """33 of 40 has a lower bound of 68.05001 %, which six digits make 68.05, and one digit of these 68.0."""
+    for correct in range(total + 1):
+        score = Score(correct, total)
+        assert [f"{bound:.1%}" for bound in score.as_json()["ci95"]] == [f"{bound:.1%}" for bound in score.ci95]
+
+
 @pytest.mark.parametrize(("total", "accuracy"), [(7, 0.3), (5, 0.5), (4, 1.0), (1, 0.2)])
 def test_the_standard_error_is_the_deviation_of_the_binomial_share(total: int, accuracy: float) -> None:
     weights = [math.comb(total, k) * accuracy**k * (1 - accuracy) ** (total - k) for k in range(total + 1)]

@@ -42,9 +42,8 @@ class Score:
         return float(interval.low), float(interval.high)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the score as ``result.json`` holds it."""
-        bounds = [round(bound, 6) for bound in self.ci95]
-        return {"accuracy": self.accuracy, "correct": self.correct, "total": self.total, "ci95": bounds}
+        """Return the score as ``result.json`` holds it, unrounded: who shows it rounds, and rounds once."""
+        return {"accuracy": self.accuracy, "correct": self.correct, "total": self.total, "ci95": list(self.ci95)}
 
 
 def standard_error(total: int, accuracy: float = 0.5) -> float:
