@@ -89,6 +89,56 @@ def test_verdicts_about_another_model_or_other_images_are_not_taken_for_these(tm
             autolora.evaluate(*changed, **options)
 
 
+def test_verdicts_about_a_function_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    model = Linear(3)
+    x, y = images(model)
+    options: dict[str, Any] = {"attacks": ["pgd-1"], "out": tmp_path / "kept", "progress": False}
+    assert autolora.evaluate(lambda x: model(x), x, y, **options)["natural"]["accuracy"] == 1
+    with pytest.raises(InputError, match="holds verdicts with model=a function"):
+        autolora.evaluate(lambda x: -model(x), x, y, **options)
+
+
+def test_a_module_that_is_set_otherwise_is_another_one(tmp_path: Path) -> None:
+    class Signed(Linear):
+        sign = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sign * super().forward(x)
+
+    model = Signed(3)
+    x, y = images(model)
+    options: dict[str, Any] = {"attacks": ["pgd-1"], "out": tmp_path / "kept", "progress": False}
+    autolora.evaluate(model, x, y, **options)
+    model.sign = -1.0
+    with pytest.raises(InputError, match="holds verdicts with settings="):
+        autolora.evaluate(model, x, y, **options)
+
+
+def test_what_cannot_be_evaluated_is_said_before_anything_is_attacked() -> None:
+    model, x, y = Linear(3), torch.rand(6, 3, 2, 2), torch.arange(6) % 3
+    options: dict[str, Any] = {"attacks": ["pgd-1"], "progress": False}
+    cases: list[tuple[Tensor, dict[str, Any], str]] = [
+        (y, {"attacks": []}, "no attack given"),
+        (y, {"batch_size": 0}, "batch_size=0 is too small"),
+        (y + 1, {}, "labels from 1 to 3 do not belong to a model of 3 classes"),
+        (y - 1, {}, "labels from -1"),
+        (y.float(), {}, "labels of torch.float32 are none"),
+    ]
+    for labels, changed, said in cases:
+        with pytest.raises(InputError, match=said):
+            autolora.evaluate(model, x, labels, **{**options, **changed})
+    assert autolora.evaluate(model, x, y.int(), **options) == autolora.evaluate(model, x, y, **options)
+
+
+def test_images_in_half_precision_are_judged_and_kept(tmp_path: Path) -> None:
+    model = Linear(3).bfloat16()
+    x, y = images(model.float())
+    found = autolora.evaluate(
+        model.bfloat16(), x.bfloat16(), y, attacks=["pgd-2"], eps="64/255", out=tmp_path / "e", progress=False
+    )
+    assert found["pgd-2"]["correct"] < found["natural"]["correct"]
+
+
 def test_images_without_labels_and_labels_that_do_not_fit() -> None:
     x = torch.rand(3, 3, 2, 2)
     wrong: list[tuple[Any, ...]] = [(x,), (x, torch.zeros(2)), (x[:0], torch.zeros(0)), ([],)]

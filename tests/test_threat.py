@@ -111,7 +111,24 @@ def test_a_negative_radius_is_refused(given: Radius, norm: Norm) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [math.nan, math.inf, -math.inf, "nan", "inf", "eight", "", "8/0", "8/255/2", "8 255", None, [8], "1e400"]
+    "given",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        "nan",
+        "inf",
+        "eight",
+        "",
+        "8/0",
+        "8/255/2",
+        "8 255",
+        None,
+        [8],
+        "1e400",
+        "1e99999999",
+        "1e-99999999",
+    ],
 )
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_what_is_no_number_is_refused(given: Radius, norm: Norm) -> None:

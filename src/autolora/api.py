@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from autolora.experiments.presets import with_preset
 from autolora.experiments.result import RunResult
 from autolora.experiments.run import run
 from autolora.experiments.searching import victim_of
-from autolora.experiments.subject import digest, model_fingerprint
+from autolora.experiments.subject import digest, model_fingerprint, settings_fingerprint
 from autolora.models import RobustModel
 from autolora.models.bundle import load_bundle
 from autolora.threat import Norm, Radius
@@ -92,8 +93,9 @@ def evaluate(
         seed: Of the attacks.
         precision: In which a :class:`RobustModel` is searched by attacks that follow gradients; ``auto`` is bf16 where
             the hardware has it. Every fall is confirmed in full precision. Other models are searched as they are.
-        out: Folder for verdicts and adversarial images; what is in it already, of the same weights and images, is not
-            asked for again. None keeps none.
+        out: Folder for verdicts and adversarial images; what is in it already, of the same module and images, is not
+            asked for again. A function cannot be told from another one: for it the folder has to be new. None keeps
+            none.
         progress: Show progress bars.
 
     Returns:
@@ -101,20 +103,29 @@ def evaluate(
         also ``label``, ``flags`` and, for AutoAttack, the accuracy ``after`` each part.
 
     Raises:
-        InputError: If there are no images or no labels for them, an attack is unknown, ``eps`` cannot be, or ``out``
-            holds verdicts about something else.
+        InputError: If there are no images or no labels for them, no attack or an unknown one, ``eps`` cannot be, or
+            ``out`` holds verdicts about something else.
     """
     images, labels = _images(x, y)
+    if not attacks:
+        raise InputError("no attack given; name one at least, such as autoattack or pgd-20")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} is too small; attack 1 image at once, or more")
     victim = victim_of(model, precision) if isinstance(model, RobustModel) else Victim(model)
     with torch.no_grad():
         classes = model(images[:2]).shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"labels from {int(labels.min())} to {int(labels.max())} do not belong to a model of {classes} classes; "
+            f"give 0 to {classes - 1}"
+        )
     panel = Panel(
         lambda positions: (images[list(positions)], labels[list(positions)]),
         range(len(images)),
         classes,
         batch_size,
         {
-            "model": model_fingerprint(model) if isinstance(model, nn.Module) else "a function",
+            **_identity(model),
             "data": digest({"images": images, "labels": labels}),
             "precision": precision,
         },
@@ -126,12 +137,19 @@ def evaluate(
     return scores
 
 
+def _identity(model: Forward) -> dict[str, str]:
+    """Return what tells a model from others, for ``out``: nothing does so for a function."""
+    if isinstance(model, nn.Module):
+        return {"model": model_fingerprint(model), "settings": settings_fingerprint(model)}
+    return {"model": f"a function, {uuid4().hex}"}
+
+
 def _images(x: Tensor | Batches, y: Tensor | None) -> tuple[Tensor, Tensor]:
     if not isinstance(x, Tensor):
         parts = list(x)
         if not parts:
             raise InputError("no images to evaluate on: the loader is empty")
-        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+        x, y = torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
     if y is None:
         raise InputError("no labels: give evaluate(model, x, y) the labels (N,) of the images, or a loader of both")
     if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
@@ -139,7 +157,9 @@ def _images(x: Tensor | Batches, y: Tensor | None) -> tuple[Tensor, Tensor]:
             f"images of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)} do not belong together; give "
             "(N, C, H, W) and (N,)"
         )
-    return x, y
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"labels of {y.dtype} are none; give whole numbers from 0 on")
+    return x, y.long()
 
 
 def load(run_folder: str | os.PathLike[str]) -> RobustModel:

@@ -15,6 +15,8 @@ from autolora.errors import InputError
 Norm = Literal["Linf", "L2"]
 Radius = str | int | float | Fraction  # what people write for eps
 
+LARGEST_EXPONENT = 400  # beyond those of any float; 1e9999999 as a fraction would occupy a machine for minutes
+
 
 def parse_radius(value: Radius, name: str = "eps") -> Fraction | float:
     """Read a radius: ``"8/255"``, ``"0.5/255"``, ``"0.03"``, a fraction or a float. Multiples of 1/255 stay exact.
@@ -46,6 +48,9 @@ def format_radius(value: Radius) -> str:
 def _fraction(text: str) -> Fraction:
     """Read a number, or the ratio of two, of which the first need not be whole: ``0.5/255``."""
     numerator, *denominator = text.split("/", maxsplit=1)
+    exponent = numerator.lower().partition("e")[2]
+    if exponent and abs(int(exponent)) > LARGEST_EXPONENT:
+        raise ValueError(text)
     return Fraction(numerator.strip()) / int(*denominator or ["1"])
 
 
@@ -102,13 +107,17 @@ class ThreatModel:
         return (x + delta * shrink).clamp(0, 1)
 
     def ascent(self, grad: Tensor) -> Tensor:
-        """Return the steepest unit step of this norm for a gradient (N, C, H, W): its sign, or its direction."""
+        """Return the steepest unit step of this norm for a gradient (N, C, H, W): its sign, or its direction.
+
+        Where it is no number it points nowhere: an image that became none would count as one that has fallen.
+        """
         if self.norm == "Linf":
             return grad.sign()
+        # half precision has no 1e-12: a gradient of nothing but zeros would be divided by zero
+        exact = grad.to(torch.promote_types(grad.dtype, torch.float32)).nan_to_num(nan=0.0)
         # scaled first: the squares of a saturated model's gradient underflow, and it would seem not to have any
-        largest = grad.abs().amax(dim=(1, 2, 3), keepdim=True)
-        grad = grad / largest.clamp_min(torch.finfo(grad.dtype).tiny)
-        return grad / _length(grad).clamp_min(1e-12)
+        exact = exact / exact.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(exact.dtype).tiny)
+        return (exact / _length(exact).clamp_min(1e-12)).to(grad.dtype)
 
     def sample(self, x: Tensor) -> Tensor:
         """Draw one image uniformly from the ball around each ``x`` (N, C, H, W), clamped to [0, 1]."""

@@ -286,6 +286,53 @@ def test_a_saturated_model_gives_way_in_l2_as_well() -> None:
     assert torch.equal((model(pgd(model, x, y)).argmax(dim=1) == y)[nearly], robust[nearly])
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_gradient_that_is_no_number_moves_nothing_and_fells_nothing(norm: Norm) -> None:
+    """A root has an infinite slope at zero, where its value is as good as any. NaN would count as fallen."""
+
+    def steep(x: Tensor) -> Tensor:
+        score = (x.flatten(1) - x.flatten(1).detach()).square().sum(dim=1).sqrt()  # 0, and 0 / 0 behind it
+        return torch.stack([1 - score, score], dim=1)
+
+    x = torch.rand(6, 3, 4, 4)
+    x_adv = PGD(ThreatModel("8/255", norm), steps=3)(steep, x, torch.zeros(6, dtype=torch.long))
+    assert x_adv.isfinite().all() and torch.equal(steep(x_adv).argmax(dim=1), torch.zeros(6, dtype=torch.long))
+
+
+def test_a_constant_model_in_half_precision_is_not_felled_in_l2() -> None:
+    def constant(x: Tensor) -> Tensor:
+        return torch.stack([1 + 0 * x.flatten(1).sum(dim=1), 0 * x.flatten(1).sum(dim=1)], dim=1)
+
+    x = torch.rand(4, 3, 4, 4).half()
+    assert torch.equal(PGD(ThreatModel("8/255", "L2"), steps=3, start="natural")(constant, x, torch.zeros(4).long()), x)
+
+
+def test_a_confident_model_gives_way_in_fp16_as_well() -> None:
+    """Its gradients are below what fp16 can write, in float32 they point where they do for a doubting one."""
+    model = Linear(classes=3)
+    x, y = mid_grey(model)
+    model.weight.data *= 25
+    model.bias.data *= 25
+
+    def half(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.float16):
+            return nn.functional.linear((images - 0.5).flatten(1), model.weight, model.bias)
+
+    pgd = PGD(ThreatModel("8/255"), steps=5, start="natural")
+    wrong = 1 - model(x).double().softmax(dim=1).gather(1, y[:, None])[:, 0]
+    certain = (wrong > 1e-30) & (wrong < 2**-25)  # float32 can write how unlikely the others are, and fp16 cannot
+    assert certain.sum() > 20
+    moved = [pgd(forward, x[certain], y[certain]) - x[certain] for forward in (model, half)]
+    assert (moved[1] != 0).float().mean() > 0.99
+    assert (moved[0].sign() == moved[1].sign()).float().mean() > 0.95
+
+
+def test_a_model_without_a_gradient_is_refused() -> None:
+    model = Linear(classes=3)
+    with pytest.raises(InputError, match="no gradient by the image"):
+        PGD(ThreatModel("8/255"))(lambda x: model(x).detach(), *mid_grey(model))
+
+
 def test_of_all_restarts_each_image_keeps_its_worst() -> None:
     model, (x, y) = small().eval(), batch(40)
     with torch.no_grad():

@@ -163,6 +163,17 @@ def test_lists_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         ("fit digits --method autolra", "method 'autolra' is unknown; did you mean autolora?"),
         ("fit digits --method-options.aplha 2", "method autolora has no option 'aplha'; did you mean alpha?"),
         ("fit digits --method-options.alpha two", "method autolora: alpha='two' is not a number"),
+        ("fit digits --method-options.measured_images all", "method autolora: measured_images='all' is not an integer"),
+        (
+            "fit digits --schedule multistep --schedule-options.milestones 30",
+            "schedule multistep: milestones=30 is not a list, each an integer",
+        ),
+        (
+            "fit digits --schedule multistep --schedule-options.gamma -1",
+            "gamma=-1: what a rate is multiplied by",
+        ),
+        ("fit digits --schedule cosine --schedule-options.minimum -1", "minimum=-1: a learning rate is 0 or more"),
+        ("fit digits --schedule-options.minimum .nan", "schedule auto: minimum=nan is not a number"),
         ("fit digits --config nowhere.yaml", "option --config: there is no file "),
         ("fit digits --config", "option --config: expected one argument (see autolora fit --help)"),
     ],

@@ -63,6 +63,19 @@ def test_the_radius_of_the_run_is_examined_unless_another_is_given(finished: Pat
     assert code == 0 and content["threat_model"] == "L2 0.5"
 
 
+def test_the_seed_draws_the_sample_and_leaves_the_images_of_a_run_divided_as_they_were(
+    tmp_path: Path, examined: Any
+) -> None:
+    """Divided anew, most of what would be called test images had been trained on."""
+    small: dict[str, Any] = {"model": "resnet20_cifar", "weights": "none", "image_size": 8, "batch_size": 64}
+    out = str(tmp_path / "run")
+    finetune("digits", method="ft", epochs=1, label_fraction=0.1, out=out, progress=False, **small)
+    found = [examined(out, "--limit", 5000, *seed)[1] for seed in ([], ["--seed", 1])]
+    accuracies = [check(content, "accuracy")["details"]["accuracy"] for content in found]
+    test = json.loads((tmp_path / "run" / "result.json").read_text())["scores"]["natural"]
+    assert accuracies == [pytest.approx(test["accuracy"])] * 2
+
+
 def test_a_planted_copy_is_found_in_the_data(
     finished: Path, photos: Path, tmp_path: Path, examined: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

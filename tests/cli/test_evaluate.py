@@ -145,6 +145,7 @@ def test_an_evaluation_is_not_continued_with_another_attack_strength(subject: Pa
     assert run(argv) == 0
     (tmp_path / "e" / "evaluation.json").unlink()
     assert run([*argv, "--resume", "--seed", "1"]) == 2
+    assert run([*argv, "--resume", "--image-size", "16"]) == 2  # a convolutional network takes any size
 
 
 @pytest.mark.parametrize(

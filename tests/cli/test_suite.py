@@ -82,6 +82,21 @@ def test_show(printed: Printed, tmp_path: Path) -> None:
     assert "rounded-eps: radius 0.0314" in released and "18 runs, 18 to do" in released
 
 
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_every_suite_can_be_shown(printed: Printed, tmp_path: Path, scale: str) -> None:
+    ids = [row["id"] for row in json.loads(printed("list", "--json"))]
+    text = printed("show", *ids, "--scale", scale, "--runs", str(tmp_path))
+    assert all(name in text for name in ids) and "not known" not in text
+
+
+def test_a_suite_of_ones_own_is_shown(printed: Printed, own: str, tmp_path: Path) -> None:
+    assert "passes of one image" in printed("show", own, "--runs", str(tmp_path))
+    changed = yaml.safe_load(Path(own).read_text())
+    changed["settings"]["small"]["options"] |= {"data": "photos/", "epochs": None}
+    Path(own).write_text(yaml.safe_dump(changed))
+    assert "cost is not known" in printed("show", own, "--runs", str(tmp_path))
+
+
 def test_dry_run_prints_what_is_missing_backbones_first(printed: Printed, photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "runs"
     words = ["run", "autolora.T8", "--data", str(photos), "--seeds", "0", "--dry-run", "--runs", str(store)]

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -637,12 +637,31 @@ def test_parts_of_a_data_set_add_up() -> None:
 
     def count(start: int, stop: int, size: int) -> list[int]:
         parts = zip(torch.split(x[start:stop], size), torch.split(y[start:stop], size), strict=True)
-        scores = corruption_scores(dark_or_bright, parts, names, severities, first=start, progress=False)
+        scores = corruption_scores(dark_or_bright, parts, names, severities, places=range(start, 40), progress=False)
         return [score["correct"]["5"] for score in scores["types"].values()]
 
     whole = count(0, 10, 10)
     assert whole == count(0, 10, 3)
     assert whole == [a + b for a, b in zip(count(0, 4, 4), count(4, 10, 4), strict=True)]
+
+
+def test_an_image_is_altered_alike_in_any_sample() -> None:
+    """Seen through a model that tells whether the first pixel came out brighter than the middle grey that it was."""
+    x, y = torch.full((40, 3, 8, 8), 0.5), torch.ones(40, dtype=torch.long)
+
+    def brighter(images: Tensor) -> Tensor:
+        return torch.stack([-images[:, 0, 0, 0] + 0.5, images[:, 0, 0, 0] - 0.5], dim=1)
+
+    def right(places: Sequence[int]) -> int:
+        batch = [(x[list(places)], y[list(places)])]
+        scores = corruption_scores(brighter, batch, ["gaussian_noise"], [5], places=places, progress=False)
+        return scores["types"]["gaussian_noise"]["correct"]["5"]
+
+    each = [right([place]) for place in range(40)]
+    assert 0 < sum(each) < 40
+    shuffled = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
+    for sample in (shuffled[:7], shuffled[7:], shuffled):
+        assert right(sample) == sum(each[place] for place in sample)
 
 
 def test_all_types_and_severities_by_default_and_nan_is_never_right() -> None:

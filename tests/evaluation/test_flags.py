@@ -80,8 +80,13 @@ def test_dropout_that_was_left_on() -> None:
     assert set(names(model, *images())) == {"non-deterministic"}
 
 
-def test_batch_norm_in_training_mode() -> None:
-    assert names(Network().train(), *images()) == {"batch-dependent": 16}
+@pytest.mark.parametrize("count", [4, 5, 7, 13, 16])
+def test_batch_norm_in_training_mode(count: int) -> None:
+    """Over images of one pixel it refuses a single image; none is ever shown alone."""
+    assert names(Network().train(), *images(16)) == {"batch-dependent": 16}
+    pooled = Network().train()
+    pooled.features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 6 * 36))
+    assert names(pooled, *images(count)).keys() == {"batch-dependent"}
 
 
 def test_a_rounding_layer_hides_the_gradient() -> None:

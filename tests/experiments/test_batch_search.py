@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from autolora.experiments import batch_search
 from autolora.experiments.batch_search import batch_that_fits, kept_bytes, largest_batch
 from autolora.experiments.config import RunConfig, read_yaml
 from autolora.experiments.ingredients import default_batch_size, prepare
-from autolora.experiments.jointly import divided
-from autolora.experiments.processes import Processes
+from autolora.experiments.run import run
 from autolora.models import RobustModel
 from autolora.training.precision import autocast_for
 
@@ -76,8 +76,9 @@ def test_what_was_found_is_kept_with_the_run(photos: Path, tmp_path: Path, monke
         raise AssertionError("searched again")
 
     monkeypatch.setattr("autolora.experiments.jointly.batch_that_fits", never)
-    parts = prepare(config(photos, out, batch_size="auto"), progress=False)
-    assert divided(parts, config(photos, out, batch_size="auto"), Processes()).config.batch_size == 16
+    (out / "result.json").unlink()
+    asked = replace(read_yaml(out / "config.yaml"), batch_size="auto")
+    assert run(asked, resume=True, progress=False).content["config"]["batch_size"] == 16
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1, 16), (29, 16), (1000, 16), (2048, 64), (4095, 64), (50_000, 128)])

@@ -149,21 +149,23 @@ def test_swapping_the_runs_swaps_the_signs(
 
 
 def test_runs_that_differ_in_the_seed_are_one_group(runs: Runs) -> None:
-    """Nor do folder, place of the data, number of workers and compiled graphs make another configuration."""
+    """Nor does where, how fast and how often saved a run was make another configuration."""
     folders = [runs(f"a{seed}", first(10 + seed, 40), seed=seed, rank=8) for seed in (6, 0)]
     folders.append(runs("a66", first(12, 40), seed=66, rank=8, data="elsewhere.zip", workers=4, compile="on"))
+    manner: dict[str, Any] = {"checkpoint_minutes": 5, "data_root": "/mnt", "device": "cpu", "skip_bad_images": True}
+    folders.append(runs("a1", first(15, 40), seed=1, rank=8, **manner))
     folders.append(runs("b0", first(9, 40), rank=4))
     folders.append(runs("c0", first(9, 40), method="at"))
     comparison = compare(folders)
     assert [(group.name, group.seeds) for group in comparison.groups] == [
-        ("autolora, rank 8", [0, 6, 66]),
+        ("autolora, rank 8", [0, 1, 6, 66]),
         ("autolora, rank 4", [0]),
         ("at", [0]),
     ]
     group = comparison.groups[0]
-    assert group.accuracies("pgd-10") == [10 / 40, 16 / 40, 12 / 40]
-    assert group.mean("pgd-10") == pytest.approx(38 / 120)
-    assert group.deviation("pgd-10") == pytest.approx(math.sqrt((8**2 + 10**2 + 2**2) / 9 / 2) / 40)
+    assert group.accuracies("pgd-10") == [10 / 40, 15 / 40, 16 / 40, 12 / 40]
+    assert group.mean("pgd-10") == pytest.approx(53 / 160)
+    assert group.deviation("pgd-10") == pytest.approx(math.sqrt((13**2 + 7**2 + 11**2 + 5**2) / 16 / 3) / 40)
     assert comparison.groups[1].deviation("pgd-10") is None
 
 

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from autolora import finetune, load
 from autolora.cli import run as command
 from autolora.data.decoding import decode
-from autolora.data.pixels import Pixels, pixels_for
+from autolora.data.pixels import PHOTO_SIZE, Pixels, pixels_for
 from autolora.errors import InputError
 from autolora.experiments.export import export
 from autolora.experiments.export.robust_model import load_model
 from autolora.experiments.export.timm_folder import crop_share
+from autolora.experiments.image_sides import SHORTER_SIDE
 from autolora.models import RobustModel, build_model
 from autolora.models.bundle import save_bundle
 
@@ -235,34 +236,43 @@ def test_the_code_of_the_adapters_card_runs(
     monkeypatch.delitem(sys.modules, "robust_model")
 
 
-def cut(photo: bytes, size: int) -> Tensor:
+def cut(photo: bytes, size: int, photo_size: int = PHOTO_SIZE) -> Tensor:
     """Bring a photo to size as training and evaluation do."""
-    pixels: Pixels = pixels_for([], size)
+    pixels: Pixels = pixels_for([], size, photo_size=photo_size)
     image = pixels.prepare(decode(photo))
     height, width = image.shape[:2]
     top, left = round((height - size) / 2), round((width - size) / 2)
     return torch.from_numpy(image[top : top + size, left : left + size]).permute(2, 0, 1).unsqueeze(0).float() / 255
 
 
-@pytest.mark.parametrize("size", [32, 100, 224])
+@pytest.mark.parametrize(
+    ("size", "recorded", "photo_size"),
+    [(32, {}, PHOTO_SIZE), (100, {}, PHOTO_SIZE), (224, {}, PHOTO_SIZE), (96, {SHORTER_SIDE: 96}, 97)],  # STL-10's
+)
 def test_timms_transform_cuts_images_as_they_were_cut_in_training(
-    bundle: Callable[..., Path], tmp_path: Path, size: int
+    bundle: Callable[..., Path], tmp_path: Path, size: int, recorded: dict[str, int], photo_size: int
 ) -> None:
-    folder = export(bundle(["a", "b"], {"method": "at"}, size), "timm", tmp_path / "out")
+    folder = export(bundle(["a", "b"], {"method": "at", **recorded}, size), "timm", tmp_path / "out")
     config = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     timm_data: Any = timm.data  # of which timm types nothing
     transform = timm_data.create_transform(**timm_data.resolve_model_data_config(by_timm(folder)))
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (310, 401, 3), dtype=np.uint8))
     photo.save(tmp_path / "photo.png")
-    x = cut((tmp_path / "photo.png").read_bytes(), size)[0]
+    x = cut((tmp_path / "photo.png").read_bytes(), size, photo_size)[0]
     torch.testing.assert_close(transform(photo), normalised(x, config), rtol=0, atol=1e-5)
 
 
 def test_no_pixel_is_lost_at_any_size() -> None:
     """timm takes floor(size / crop_pct); at 443 pixels, say, the plain quotient would lose one to rounding."""
-    sizes = range(8, 1025)
-    found = [math.floor(size / crop_share(size)) for size in sizes]
-    assert found == [size if size < 96 else round(size * 256 / 224) for size in sizes]
+    sizes = [(size, round(size * 256 / 224)) for size in range(8, 1025)]
+    assert all(math.floor(size / crop_share(size, shorter)) == shorter for size, shorter in sizes)
+    assert {math.floor(size / crop_share(size, size)) - size for size in range(8, 1025)} == {0}
+
+
+def test_a_shorter_side_that_cannot_be_is_refused(bundle: Callable[..., Path], tmp_path: Path) -> None:
+    for said in (12, "wide", 10**9):
+        with pytest.raises(InputError, match=r"shorter_side=.* is no shorter side of images of 32 pixels"):
+            export(bundle(["a", "b"], {"method": "at", SHORTER_SIDE: said}, 32), "timm", tmp_path / "out")
 
 
 def test_advice_of_timm_for_its_own_weights_is_gone(exported: Callable[[str, str], Path]) -> None:

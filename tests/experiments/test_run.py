@@ -328,6 +328,46 @@ def test_resume_knows_its_data_by_another_path(config: Callable[..., RunConfig],
     assert run(config(epochs=1, data=str(link)), resume=True, progress=False).content["config"]["data"] == str(link)
 
 
+def test_what_is_left_open_is_as_it_was_when_the_run_began(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what the command line would find out anew: other validation images would have been trained on."""
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 12, "val_fraction": 0.34, "classes": "red,blue"}
+    options |= {"method_options": {"alpha": 2.0}, "schedule_options": {"rho": 0.5}, "step_size": "3/255"}
+    whole = run(config(**options, out=str(tmp_path / "whole")), progress=False)
+
+    def interrupted(path: Path, rows: list[dict[str, float]]) -> None:
+        write_metrics(path, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("autolora.experiments.tracking.write_metrics", interrupted)
+        run(config(**options), progress=False)
+    kept = (config().folder / "config.yaml").read_text()
+    open_again = dict.fromkeys([*options, "rank", "image_size"])
+    resumed = run(config(**open_again), resume=True, progress=False)
+    assert (resumed.folder / "config.yaml").read_text() == kept
+    assert {**resumed.content["config"], "out": None} == {**whole.content["config"], "out": None}
+    assert resumed.scores == whole.scores and table(resumed.folder) == table(whole.folder)
+
+
+def test_a_row_that_was_not_written_is_written_after_all(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the last epoch comes before its row: who is stopped between has no epoch left to log."""
+
+    def interrupted(path: Path, rows: list[dict[str, float]]) -> None:
+        if len(rows) == 2:
+            raise KeyboardInterrupt
+        write_metrics(path, rows)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("autolora.experiments.tracking.write_metrics", interrupted)
+        run(config(), progress=False)
+    assert [row["epoch"] for row in metrics(config().folder)] == [1]
+    assert [row["epoch"] for row in metrics(run(config(), resume=True, progress=False).folder)] == [1, 2]
+
+
 def stopped(config: RunConfig) -> None:
     """Leave the folder of a run that was killed in its first epoch."""
     config.folder.mkdir(parents=True)

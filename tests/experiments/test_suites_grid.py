@@ -22,7 +22,7 @@ from autolora.data import NAMED_SETS
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig
 from autolora.experiments.suites.commands import fit_command
-from autolora.experiments.suites.cost import PASSES_OF_LOSS, UNATTACKED, cost_of, images, passes_of
+from autolora.experiments.suites.cost import PASSES_OF_LOSS, UNATTACKED, Cost, cost_of, images, passes_of
 from autolora.experiments.suites.grid import Job, Plan, plan
 from autolora.experiments.suites.identity import canonical, identity
 from autolora.experiments.suites.places import Places, read_places
@@ -329,16 +329,32 @@ def test_autoattack_costs_at_most_what_is_said() -> None:
     assert standard - fast - square.queries == pytest.approx(passes, rel=0.05)
 
 
+def known_cost(*arguments: Any) -> Cost:
+    cost = cost_of(*arguments)
+    assert cost is not None
+    return cost
+
+
+def test_cost_of_data_of_ones_own() -> None:
+    """A folder does not say how many images it holds before it is read; a named set does, and 60 epochs are usual."""
+    settings = plan(read_suite("autolora.T1"), "small").settings
+    options = {"method": "at", "val_fraction": 0.05}
+    assert cost_of([Job({**options, "data": "photos/"}, title="x")], settings) is None
+    cost = known_cost([Job({**options, "data": "digits"}, title="x")], settings)
+    assert cost.testing == 359 * 22
+    assert cost.training == 30 * (1366 * (20 + 2) + 72 * 22)
+
+
 def test_cost_of_a_run_by_hand() -> None:
     """2,438 training, 625 validation and 2,500 test images; AutoLoRa: ten steps, two paths, and the measured branch."""
     item = plan(read_suite("autolora.T1"), "small")
     (job,) = [cell.jobs[0] for cell in item.cells if cell.at["method"] == "autolora"]
-    cost = cost_of([job], item.settings, ["autoattack"])
+    cost = known_cost([job], item.settings, ["autoattack"])
     assert cost.training == 16 * (2438 * (20 + 4 + 1) + 625 * 22) + 8 * 256 * 32
     assert cost.testing == 2500 * 22
     assert cost.autoattack == 500 * passes_of("autoattack", 5)  # a sample, as the settings say
-    assert cost_of([job], replace(item.settings, evaluation={}), ["autoattack"]).autoattack == 5 * cost.autoattack
-    assert cost_of([job, job], item.settings).training == 2 * cost.training
+    assert known_cost([job], replace(item.settings, evaluation={}), ["autoattack"]).autoattack == 5 * cost.autoattack
+    assert known_cost([job, job], item.settings).training == 2 * cost.training
 
 
 def test_named_sets_know_how_many_images_they_have() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from autolora.errors import InputError
-from autolora.experiments.suites.commands import commands
+from autolora.experiments.suites.commands import steps
 from autolora.experiments.suites.execution import Task
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.places import Places
@@ -62,7 +62,7 @@ def job(data: str, seed: int = 0) -> Job:
 
 
 def task(work: Job, store: Store) -> Task:
-    return Task(work, tuple(commands(work, store, Places({}))))
+    return Task(work, tuple(steps(work, store, Places({}))))
 
 
 def test_runs_are_done_and_marked(

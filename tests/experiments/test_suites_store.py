@@ -21,7 +21,7 @@ from autolora.data import load_splits
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, to_yaml
 from autolora.experiments.result import CONFIG
-from autolora.experiments.suites.commands import commands, laid_out, lay_out
+from autolora.experiments.suites.commands import laid_out, lay_out, steps
 from autolora.experiments.suites.execution import LocalExecutor, Task
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.layout import LABEL, validated_on_test
@@ -65,7 +65,7 @@ def job(data: str, seed: int = 0) -> Job:
 
 
 def task(work: Job, store: Store) -> Task:
-    return Task(work, tuple(commands(work, store, Places({}))))
+    return Task(work, tuple(steps(work, store, Places({}))))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -84,9 +84,20 @@ def test_a_run_that_ends_well_is_finished(store: Store, program: tuple[str, ...]
     assert store.state(good) is State.MISSING
     LocalExecutor(1, program)([task(good, store)], store)
     assert store.state(good) is State.FINISHED
-    assert commands(good, store, Places({})) == []
+    assert steps(good, store, Places({})) == []
     result = store.result(good)
     assert result is not None and result.content["config"]["seed"] == 0
+
+
+def test_what_another_process_has_done_meanwhile_is_not_done_again(store: Store, program: tuple[str, ...]) -> None:
+    """Two processes plan the same runs; `fit` refuses to write over a finished one, which is no failure of the run."""
+    good = job("good")
+    planned = task(good, store)
+    LocalExecutor(1, program)([planned], store)
+    LocalExecutor(1, program)([planned], store)
+    assert (store.path(good) / "begun").read_text() == "x"
+    mark = store.mark(good)
+    assert mark is not None and mark.state is State.FINISHED
 
 
 def test_a_run_that_fails_is_kept_and_marked(store: Store, program: tuple[str, ...]) -> None:
@@ -124,7 +135,8 @@ def test_a_run_is_begun_compiled_if_asked_and_goes_on_as_it_was_begun(store: Sto
     (store.path(begun) / CONFIG).write_text(to_yaml(RunConfig("begun", compile="attack")))
 
     def compiled(work: Job, asked: str | None) -> str | None:
-        (words,) = commands(work, store, Places({}), compile=asked)
+        (step,) = steps(work, store, Places({}), compile=asked)
+        words = step.command
         return words[words.index("--compile") + 1] if "--compile" in words else None
 
     assert [compiled(new, asked) for asked in ("attack", "on", None)] == ["attack", "on", None]
@@ -143,11 +155,11 @@ def test_a_run_whose_parent_was_killed_is_interrupted_once_it_is_gone(store: Sto
 def test_a_run_is_locked_for_as_long_as_its_own_process_lives(store: Store, program: tuple[str, ...]) -> None:
     """Also when what started it is gone: here it lets go of the lock while the run's process lives on."""
     slow, executor = job("hangs"), LocalExecutor(1, program)
-    (command,) = commands(slow, store, Places({}))
+    (step,) = steps(slow, store, Places({}))
     store.lock(slow).parent.mkdir(parents=True)
     with store.lock(slow).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        thread = threading.Thread(target=executor._process, args=(command, store.log(slow), lock.fileno()))
+        thread = threading.Thread(target=executor._process, args=(step.command, store.log(slow), lock.fileno()))
         thread.start()
         wait_for(lambda: has_begun(store.path(slow)))
     assert store.state(slow) is State.RUNNING
@@ -161,7 +173,7 @@ def test_a_finished_run_whose_result_is_gone_is_not_finished(store: Store, progr
     good = job("good")
     LocalExecutor(1, program)([task(good, store)], store)
     (store.path(good) / "result.json").unlink()
-    assert store.state(good) is State.INTERRUPTED and commands(good, store, Places({})) != []
+    assert store.state(good) is State.INTERRUPTED and steps(good, store, Places({})) != []
 
 
 def test_a_run_that_another_process_is_at_is_left_alone(store: Store, program: tuple[str, ...]) -> None:
@@ -220,14 +232,14 @@ def test_a_folder_that_holds_something_else(store: Store, content: dict[str, Any
 def test_evaluations_that_are_missing_are_asked_for(store: Store, program: tuple[str, ...]) -> None:
     good = job("good")
     LocalExecutor(1, program)([task(good, store)], store)
-    (command,) = commands(good, store, Places({}), {"autoattack": {"limit": 500}})
-    folder = store.path(good)
+    (step,) = steps(good, store, Places({}), {"autoattack": {"limit": 500}})
+    command, folder = step.command, store.path(good)
     assert command[:4] == ("evaluate", str(folder), "--attack", "autoattack")
     assert command[-3:] == ("--limit", "500", "--resume")
     (folder / "evaluation" / "autoattack").mkdir(parents=True)
-    assert commands(good, store, Places({}), {"autoattack": {"limit": 500}}) == [command]
+    assert steps(good, store, Places({}), {"autoattack": {"limit": 500}}) == [step]
     (folder / "evaluation" / "autoattack" / "evaluation.json").write_text("{}")
-    assert commands(good, store, Places({}), {"autoattack": {"limit": 500}}) == []
+    assert steps(good, store, Places({}), {"autoattack": {"limit": 500}}) == []
 
 
 # data whose validation images are the test images
@@ -280,7 +292,8 @@ def test_a_run_that_selects_on_test_is_given_such_data(photos: Path, store: Stor
     work = Job({"data": "photos", "method": "at", "seed": 0}, selects_on_test=True, title="x")
     places = Places({}, {"photos": str(photos)})
     lay_out(work, store, places)
-    ((_, data, *_),) = commands(work, store, places)
+    (step,) = steps(work, store, places)
+    data = step.command[1]
     assert Path(data) == store.data(laid_out(work, places)) and (Path(data) / LABEL).is_dir()
     assert work.name != Job(work.options, title="x").name
     elsewhere = Places({}, {"photos": str(photos) + "-moved"})

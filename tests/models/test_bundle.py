@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models._hub import save_for_hf
 from torch import Tensor, nn
 
 from autolora.errors import InputError
@@ -50,6 +51,36 @@ def test_timm_gives_the_same_logits(tmp_path: Path, name: str, size: int) -> Non
             loaded = load_bundle(folder)
             assert not loaded.training
             torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet10t", {"act_layer": "gelu"}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "depth": 2, "img_size": 64}),
+    ],
+)
+@pytest.mark.parametrize("by", ["folder", "file"])
+def test_what_timm_recorded_of_a_network_is_kept(tmp_path: Path, name: str, arguments: dict[str, Any], by: str) -> None:
+    """Other activations have no tensors of their own: the weights would fit a network that computes something else."""
+    torch.manual_seed(0)
+    theirs: Any = timm.create_model(name, num_classes=5, **arguments)
+    save_for_hf(theirs, str(tmp_path / "theirs"), model_args=arguments, safe_serialization=True)
+    given = tmp_path / "theirs" if by == "folder" else tmp_path / "theirs" / "model.safetensors"
+    model, x = build_model(str(given), classes=len(CLASSES), image_size=64).eval(), torch.rand(2, 3, 64, 64)
+    save_bundle(model, tmp_path / "ours", CLASSES, {})
+    with torch.no_grad():
+        features = theirs.eval().forward_head(theirs.forward_features(model.prepared(x)), pre_logits=True)
+        torch.testing.assert_close(model.backbone(model.prepared(x)), features)
+        torch.testing.assert_close(load_bundle(tmp_path / "ours")(x), model(x), rtol=0, atol=0)
+        torch.testing.assert_close(logits_by_timm(tmp_path / "ours", x), model(x))
+
+
+def test_recorded_arguments_that_build_nothing_end_in_a_line(tmp_path: Path) -> None:
+    theirs = timm.create_model("resnet10t", num_classes=5)
+    save_for_hf(theirs, str(tmp_path), model_args={"wings": 2}, safe_serialization=True)
+    with pytest.raises(InputError, match="wings"):
+        build_model(str(tmp_path / "model.safetensors"), classes=3)
 
 
 @pytest.mark.parametrize(("name", "size"), MODELS[:3])

@@ -73,6 +73,19 @@ def train(folder: Path, model: RobustModel, method: Method, accumulate: int = 1)
     )
 
 
+def test_each_run_has_its_own_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate keeps those of the first one in a process. The GPU is only pretended, and nothing computes on it."""
+    assert accelerator_for(CPU, "fp32").device.type == "cpu"
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr(torch.cuda, "set_device", lambda device: None)
+        assert accelerator_for(torch.device("cuda"), "fp32").device.type == "cuda"
+        assert accelerator_for(torch.device("cuda"), "fp16").mixed_precision == "fp16"
+    found = accelerator_for(CPU, "fp32")
+    assert (found.device.type, found.mixed_precision) == ("cpu", "no")
+    assert accelerator_for(CPU, "fp32").state.__dict__ is found.state.__dict__  # nothing changed: nothing is forgotten
+
+
 def seeded(make: Callable[[], RobustModel], seed: int = 0) -> RobustModel:
     torch.manual_seed(seed)
     return make()

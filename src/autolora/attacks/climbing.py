@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from autolora.errors import InputError
 from autolora.threat import ThreatModel
 
 if TYPE_CHECKING:  # the attacks import this module
@@ -78,9 +79,42 @@ def image_gradient(model: Forward, objective: Objective) -> Slope:
     def slope(x_adv: Tensor, target: Tensor) -> Tensor:
         images = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            gain = objective(model(images), target).sum()
-        # autograd.grad prunes the graph to the images: no weight gradient is computed or accumulated
-        (grad,) = torch.autograd.grad(gain, images)
-        return grad
+            gain = gain_of(lambda logits: objective(logits, target), model(images))
+        return by_images(gain, images)
 
     return slope
+
+
+def by_images(gain: Tensor, images: Tensor) -> Tensor:
+    """Return the gradient of a () tensor by images (N, C, H, W).
+
+    Raises:
+        InputError: If there is none: the model's forward pass was cut off from its images.
+    """
+    # autograd.grad prunes the graph to the images: no weight gradient is computed or accumulated
+    (grad,) = torch.autograd.grad(gain, images, allow_unused=True) if gain.requires_grad else (None,)
+    if grad is None:
+        raise InputError("the logits have no gradient by the image; take no_grad and detach out of the forward pass")
+    return grad
+
+
+def gain_of(objective: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """Return a () tensor whose gradient by the images has the direction that the objective's has, image by image.
+
+    fp16 ends at 6e-8, and the gradient of a confident answer is smaller: rounded to nothing at the logits, it would
+    never reach the image. So the slope at fp16 logits is taken in float32, and each image's brought to a largest entry
+    of 1. It becomes longer, and only where it points counts.
+
+    Args:
+        objective: Logits (N, K) to a gain per image (N,).
+        logits: Of the attacked images.
+    """
+    if logits.dtype is not torch.float16:
+        return objective(logits).sum()
+    slope = torch.func.grad(lambda scores: objective(scores).sum())(logits.detach().float())
+    return (logits.float() * stretched(slope)).sum()
+
+
+def stretched(slope: Tensor) -> Tensor:
+    """Return each row of (N, D) with 1 as its largest entry in size; a row of zeros as it is."""
+    return slope / slope.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)

@@ -57,7 +57,7 @@ def parser(formatter: Any) -> ArgumentParser:
     size_help = "side in pixels that images are brought to (default: the model's own)"
     parser.add_argument("--image-size", type=int | None, default=None, help=size_help)
     parser.add_argument("--limit", type=int, default=1000, help="judge a stratified sample of so many images")
-    seed_help = "seed of the sample, and of data that come undivided (default: the run's, or 0)"
+    seed_help = "seed of the sample, and without a run of data that come undivided (default: the run's, or 0)"
     parser.add_argument("--seed", type=int | None, default=None, help=seed_help)
     parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="where to compute")
     parser.add_argument("--json", action="store_true", help="for machines: an object with all numbers, names and pairs")

@@ -93,7 +93,7 @@ def _run(options: Namespace) -> None:
     retry, evaluate = options.retry_failed, not options.skip_evaluation
     work = work_left(plans, store, places, retry=retry, evaluate=evaluate, compile=options.compile)
     if options.dry_run:
-        print("\n".join(as_shell(command) for task in work.tasks for command in task.commands))
+        print("\n".join(as_shell(step.command) for task in work.tasks for step in task.steps))
         return
     if not options.quiet:
         print(f"{work.finished} runs are finished, {len(work.tasks)} to do, {options.jobs} at once, in {store.folder}")

@@ -31,7 +31,15 @@ CACHE_BYTES = 2 * 2**30
 
 
 class Pixels(Protocol):
-    """Images by row. A row is filled once, by `put`, and cut ever after; all cuts are (N, 3, S, S) uint8."""
+    """Images by row. A row is filled once, by `put`, and cut ever after; all cuts are (N, 3, S, S) uint8.
+
+    Args:
+        size: S, in pixels.
+        shorter: To how many pixels the shorter side of an image is brought, before S x S are cut out.
+    """
+
+    size: int
+    shorter: int
 
     def prepare(self, image: Image.Image) -> Array:
         """Return what is kept of a decoded image."""
@@ -67,7 +75,7 @@ class SmallPixels:
     """
 
     def __init__(self, count: int, size: int, shift: int | None = None) -> None:
-        self.size, self.shift = size, size // 8 if shift is None else shift
+        self.size, self.shorter, self.shift = size, size, size // 8 if shift is None else shift
         self.images = torch.zeros((count, 3, size, size), dtype=torch.uint8)
 
     def prepare(self, image: Image.Image) -> Array:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autolora.attacks import PGD, Forward
+from autolora.evaluation.full_precision import full_precision
 from autolora.evaluation.statistics import Score
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) in [0, 1] and labels (N,)
@@ -48,7 +49,7 @@ def verdicts(
         if attack is not None:
             with searching():
                 x = attack(model, x, y)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             logits = model(x)
         predicted = logits.argmax(dim=1)
         # argmax of NaN is class 0: a model that answers nothing must not count as right on that class

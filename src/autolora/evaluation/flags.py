@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autolora.attacks import Forward
+from autolora.evaluation.full_precision import full_precision
 
 SAME = 1e-3  # largest difference of logits, relative to their size, that rounding in another order may make
 
@@ -54,6 +55,7 @@ MESSAGES = {
 }
 
 
+@full_precision()
 def preflight(model: Forward, x: Tensor, y: Tensor) -> list[Flag]:
     """Look for defects that make any attack's result worthless, on a few images.
 
@@ -98,7 +100,7 @@ def _alone(model: Forward, x: Tensor, logits: Tensor) -> Tensor:
     """Compare with batches of other neighbours; in pairs, since one image alone is refused by some models."""
     if len(x) < 4:
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    halves = [model(part) for part in x.chunk(max(2, len(x) // 2))]
+    halves = [model(part) for part in x.tensor_split(max(2, len(x) // 2))]
     return _differ(torch.cat(halves).float(), logits)
 
 

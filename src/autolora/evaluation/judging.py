@@ -12,6 +12,7 @@ from torch import Tensor
 from autolora.attacks import PGD
 from autolora.attacks.autoattack.ensemble import NATURAL, STANDING, Falls, Part
 from autolora.attacks.victim import Victim, wrong
+from autolora.evaluation.full_precision import full_precision
 from autolora.evaluation.shards import Shard, Shards
 from autolora.evaluation.statistics import Score
 
@@ -75,6 +76,7 @@ class Alone:
             return x_adv, wrong(victim.model(x_adv), y)
 
 
+@full_precision()
 def judge(
     victim: Victim,
     fetch: Fetch,
@@ -88,6 +90,8 @@ def judge(
     on_shard: OnShard = lambda shard: None,
 ) -> None:
     """Judge this process's share of the shards that are missing, and write each one down as soon as it is known.
+
+    float32 is float32 meanwhile, for searches too that compare logits; see :func:`full_precision`.
 
     Args:
         victim: The model, in evaluation mode.

@@ -142,5 +142,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.numpy().tobytes())
+        found.update(tensor.view(torch.uint8).numpy().tobytes())  # numpy has no bf16
     return found.hexdigest()

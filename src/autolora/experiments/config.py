@@ -18,6 +18,12 @@ from autolora.experiments.kinds import check_kinds
 
 Compile = Literal["auto", "off", "attack", "on"]
 
+MANNER = ("out", "workers", "checkpoint_minutes", "data_root", "track")
+"""Options that decide how a run is carried out, not what it is; ``environment`` records what that may change."""
+
+IMMATERIAL = (*MANNER, "device", "compile", "skip_bad_images")
+"""With those that change rounding at most, or which images there are, which their fingerprint tells."""
+
 
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with a default and the help text of its option."""

@@ -47,7 +47,7 @@ def run_doctor(
         weights_format: Of a checkpoint file.
         image_size: Side in pixels.
         limit: Largest number of images that are judged.
-        seed: Of the sample and the division.
+        seed: Of the sample, and of the division where the model is no run; None takes the run's, or 0.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: Show progress bars.
 
@@ -69,7 +69,7 @@ def run_doctor(
         weights=weights,
         weights_format=weights_format,
         image_size=image_size,
-        seed=seed,
+        seed=seed or 0,
         progress=progress,
     )
     for note in patient.splits.notes:

@@ -71,7 +71,9 @@ def run_evaluation(
         content = evaluate(victim, panel, questions, config.folder, progress=progress, processes=processes)
         if config.corruptions and processes.first:
             batches = (panel.fetch(positions) for positions in _batches(len(panel.order), panel.shard))
-            content[CORRUPTIONS] = corruption_scores(model, batches, seed=config.seed, progress=progress)
+            content[CORRUPTIONS] = corruption_scores(
+                model, batches, seed=config.seed, places=panel.order, progress=progress
+            )
             write_json(config.folder / EVALUATION, content)
         processes.meet()
     return content
@@ -127,6 +129,7 @@ def _panel(config: EvaluationConfig, subject: Subject, model: RobustModel, devic
         "split": config.split,
         "classes": list(subject.classes),
         "precision": resolve_precision(config.precision, device),
+        "image_size": subject.images.pixels.size,
     }
     size = config.batch_size or evaluation_batch(model.architecture.network_size[-1])
     return Panel(fetch, order, len(subject.classes), size, circumstances)

@@ -15,6 +15,7 @@ from autolora.data import Splits, load_splits
 from autolora.errors import InputError
 from autolora.experiments.beginning import first_model, sizes
 from autolora.experiments.config import RunConfig, suggestion
+from autolora.experiments.kinds import called, fits, is_plain, shown
 from autolora.experiments.plugins import load_plugin
 from autolora.methods import METHODS, Method
 from autolora.models import Architecture, RobustModel
@@ -60,6 +61,7 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     if config.plugin is not None:
         load_plugin(config.plugin)  # the method may come from it
     method = build_method(config, threat)
+    _schedule(config, config.epochs or PAPER_EPOCHS)  # what is wrong with it is said before images are read
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     check_weights(config.model, config.weights, config.weights_format)
@@ -114,7 +116,7 @@ def build_method(config: RunConfig, threat: ThreatModel) -> Method:
     for name in options:
         if name not in known:
             raise InputError(f"method {config.method} has no option {name!r}{suggestion(name, known)}")
-    _check_numbers(f"method {config.method}", options, get_type_hints(cls))
+    _check_kinds(f"method {config.method}", options, get_type_hints(cls))
     step_size = None if config.step_size is None else float(parse_radius(config.step_size, "step-size"))
     return cls(parse_attack(config.attack, threat, step_size), **options)
 
@@ -124,17 +126,16 @@ def _schedule(config: RunConfig, epochs: int) -> Schedule:
     if config.schedule in SCHEDULES:
         parameters = signature(SCHEDULES[config.schedule], eval_str=True).parameters
         hints = {name: parameter.annotation for name, parameter in parameters.items()}
-        _check_numbers(f"schedule {config.schedule}", options, hints)
+        _check_kinds(f"schedule {config.schedule}", options, hints)
     return build_schedule(config.schedule, config.lr, epochs, options)
 
 
-def _check_numbers(what: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Refuse a value that is no number where one is meant: neither YAML nor the command line knows these options."""
+def _check_kinds(what: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Refuse a value of another kind: neither YAML nor the command line knows these options."""
     for name, value in options.items():
-        if hints.get(name) is int and not isinstance(value, int):
-            raise InputError(f"{what}: {name}={value!r} is not an integer")
-        if hints.get(name) is float and not isinstance(value, int | float):
-            raise InputError(f"{what}: {name}={value!r} is not a number")
+        hint = hints.get(name)
+        if is_plain(hint) and not fits(value, hint):
+            raise InputError(f"{what}: {name}={shown(value)} is not {called(hint, name)}")
 
 
 def default_batch_size(images: int, most: int = PAPER_BATCH) -> int:

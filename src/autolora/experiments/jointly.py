@@ -12,11 +12,10 @@ import torch
 
 from autolora.errors import InputError, RunError
 from autolora.experiments.batch_search import batch_that_fits
-from autolora.experiments.config import RunConfig, read_yaml
+from autolora.experiments.config import RunConfig
 from autolora.experiments.faults import explained
 from autolora.experiments.ingredients import Ingredients, default_batch_size
 from autolora.experiments.processes import Processes, connection_lost
-from autolora.experiments.result import CONFIG
 from autolora.experiments.run_folder import how_far, resume_command
 from autolora.experiments.run_lock import locked
 from autolora.training.sharding import check_divisible
@@ -79,11 +78,9 @@ def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingre
 
 
 def _size(parts: Ingredients, asked: RunConfig, processes: Processes) -> int:
-    size, images, config = parts.config.batch_size, len(parts.splits.train), asked.folder / CONFIG
+    size, images = parts.config.batch_size, len(parts.splits.train)
     assert isinstance(size, int)
     if asked.batch_size == "auto":
-        if config.is_file() and isinstance(found := read_yaml(config).batch_size, int):
-            return found  # by the run that is continued
         fits = min(processes.tell(batch_that_fits(parts)))
         size = min(processes.count * fits, default_batch_size(images, sys.maxsize))
     if isinstance(asked.batch_size, int) or processes.count == 1:

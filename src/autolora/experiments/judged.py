@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autolora.errors import InputError
 from autolora.evaluation import Score
-from autolora.experiments.config import RunConfig, config_from
+from autolora.experiments.config import IMMATERIAL, RunConfig, config_from
 from autolora.experiments.judged_files import (
     Images,
     Right,
@@ -28,9 +28,7 @@ from autolora.experiments.result import RESULT
 EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
 HELD_OUT = "there is no test split"  # how the note begins that test images were drawn, which is by the seed
 DRAWN = "the data came without a test split, so that the seed chose the test images"
-# where a run was written, where its data lay (a fingerprint says what they are), who loaded them, and whether graphs
-# were compiled, which changes rounding, make no other recipe
-IMMATERIAL = ("seed", "out", "data", "workers", "compile", "track")
+NO_RECIPE = (*IMMATERIAL, "seed", "data")  # where data lay is no part of it: their fingerprint says what they are
 REQUIRED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("config", "method"), str),
     (("config", "seed"), int),
@@ -100,7 +98,7 @@ class JudgedRun:
         except InputError as error:
             raise InputError(f"{self.folder / RESULT}, config: {error}") from None
         more = {name: value for name, value in self.config.items() if name not in known}  # of a later version
-        return {name: value for name, value in {**flat(values), **more}.items() if name not in IMMATERIAL}
+        return {name: value for name, value in {**flat(values), **more}.items() if name not in NO_RECIPE}
 
     @property
     def threat(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from autolora.errors import InputError
 
@@ -24,7 +24,7 @@ def called(hint: Any, option: str) -> str:
         return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is dict:
         return f"a list of options; give them one by one, as in --{option}.NAME VALUE"
-    if get_origin(hint) is tuple:
+    if get_origin(hint) in (tuple, Sequence):
         return f"a list, each {called(get_args(hint)[0], option)}"
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     return " or ".join(WORDS[kind] if kind in WORDS else called(kind, option) for kind in kinds)
@@ -37,6 +37,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin is dict:
         return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if origin is Sequence:
+        return isinstance(value, list | tuple) and all(fits(item, arguments[0]) for item in value)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
     if arguments:
@@ -44,6 +46,13 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def is_plain(hint: Any) -> bool:
+    """Say whether a hint is of numbers, texts and truth values, lists of them, or a union of such."""
+    if get_origin(hint) in (Sequence, Union, UnionType):
+        return all(is_plain(kind) for kind in get_args(hint))
+    return hint in WORDS or hint is NoneType
 
 
 def check_kinds(config: Any) -> None:

@@ -37,7 +37,7 @@ class NamedModel:
         data: str | None,
         *,
         image_size: int | None = None,
-        seed: int | None = None,
+        seed: int = 0,
         data_root: str | None = None,
     ) -> dict[str, Any]:
         """Return the arguments of ``load_splits`` that give the images of this model, divided as its run did.
@@ -45,7 +45,7 @@ class NamedModel:
         Args:
             data: Where the images are; None takes those of the run.
             image_size: Side in pixels; None takes the model's own.
-            seed: Of the division, where the data come without one; None takes the run's, or 0.
+            seed: Of the division, where the data come without one and the model is no run; a run keeps its own.
             data_root: Where named sets lie; None takes the run's place, or the usual one.
 
         Raises:
@@ -59,7 +59,7 @@ class NamedModel:
         return {
             "data": data,
             "image_size": image_size or self.model.architecture.input_size[-1],
-            "seed": seed if seed is not None else run.seed if run is not None else 0,
+            "seed": seed if run is None else run.seed,  # or it would be judged on images that it was trained on
             **division,
             **({"data_root": data_root} if data_root is not None else {}),
         }

@@ -38,7 +38,7 @@ def find_patient(
     weights: str = "auto",
     weights_format: str = "auto",
     image_size: int | None = None,
-    seed: int | None = None,
+    seed: int = 0,
     data_root: str | None = None,
     progress: bool = True,
 ) -> Patient:
@@ -51,7 +51,7 @@ def find_patient(
         weights: For a timm name: ``auto`` or ``pretrained``, or a checkpoint file; its own head is kept.
         weights_format: Of the checkpoint; ``auto`` recognises it.
         image_size: Side in pixels; None takes the model's own.
-        seed: Of the division, where the data come without one; None takes the run's, or 0.
+        seed: Of the division, where the data come without one and the model is no run; a run keeps its own.
         data_root: Where named sets lie; None takes the run's place, or the usual one.
         progress: Show a bar while images are read.
 

@@ -20,19 +20,22 @@ from autolora.experiments.circumstances import RunCircumstances
 from autolora.experiments.config import RunConfig, to_yaml
 from autolora.experiments.environment import environment, machine
 from autolora.experiments.faults import explained
+from autolora.experiments.image_sides import SHORTER_SIDE
 from autolora.experiments.ingredients import Ingredients, prepare
 from autolora.experiments.jointly import divided, held
 from autolora.experiments.plugins import plugin_fingerprint
 from autolora.experiments.processes import Processes, joined
 from autolora.experiments.result import (
     CONFIG,
+    METRICS,
     RESULT,
     SPLIT,
     RunResult,
     write_atomically,
     write_json,
+    write_metrics,
 )
-from autolora.experiments.run_folder import CHECKPOINTS, check_folder, how_far, withdraw
+from autolora.experiments.run_folder import CHECKPOINTS, as_begun, check_folder, how_far, stored_config, withdraw
 from autolora.experiments.run_lock import check_free
 from autolora.experiments.tracking import epoch_log, tracked, tracker
 from autolora.models.adapter_files import save_adapter
@@ -67,7 +70,8 @@ def run(
         with joined(config.device) as processes:
             return run(config, resume=resume, progress=progress, processes=processes)
     started, progress = time.perf_counter(), progress and processes.first
-    processes.agree(partial(_check, config, resume, processes))
+    begun = processes.tell(processes.agree(partial(_check, config, resume, processes)))[0]
+    config = config if begun is None else as_begun(config, begun)
     with deterministic(config.deterministic):
         found = processes.in_turn(partial(prepare, config, progress=progress))
         parts = processes.agree(partial(divided, found, config, processes))
@@ -81,11 +85,14 @@ def run(
                 raise
 
 
-def _check(config: RunConfig, resume: bool, processes: Processes) -> None:
-    if processes.first:
-        tracker(config)
-        check_free(config.folder)
-        check_folder(config, resume)
+def _check(config: RunConfig, resume: bool, processes: Processes) -> RunConfig | None:
+    """Look at what needs no data, in the first process; there return what the run to be continued began with."""
+    if not processes.first:
+        return None
+    tracker(config)
+    check_free(config.folder)
+    check_folder(config, resume)
+    return stored_config(config.folder)
 
 
 def _run(parts: Ingredients, processes: Processes, *, resume: bool, progress: bool, started: float) -> RunResult:
@@ -100,6 +107,7 @@ def _run(parts: Ingredients, processes: Processes, *, resume: bool, progress: bo
     trained = time.perf_counter() - begun
     content: dict[str, Any] = {}
     if processes.first:
+        write_metrics(folder / METRICS, state.history)  # again: who was interrupted after the last epoch lacks a row
         scores = assess(parts.model, parts.splits, parts.threat, folder / "evaluation", progress=progress)
         content = _result(parts, state, scores, processes.count)
         content["model"]["started_from"] = first
@@ -126,6 +134,7 @@ def _ship(parts: Ingredients, folder: Path, scores: Mapping[str, Any]) -> None:
         "method": parts.config.method,
         "data": parts.config.data,
         "scores": dict(scores),
+        SHORTER_SIDE: parts.splits.test.pixels.shorter,
     }
     save_bundle(parts.model, folder / "model", classes, record)
     if parts.method.adapter is not None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from shlex import quote
 
 from autolora.errors import InputError
-from autolora.experiments.config import RunConfig, read_yaml
+from autolora.experiments.config import MANNER, RunConfig, read_yaml
 from autolora.experiments.result import CONFIG, RESULT, SPLIT
 from autolora.experiments.run_lock import LOCK
 from autolora.threat import parse_radius
 
 CHECKPOINTS = "checkpoints"
-# options that decide how a run is carried out, not what it is; see environment.py for what another value changes
-FREE = ("out", "workers", "checkpoint_minutes", "data_root", "track")
 # options that may be paths, which can be written in many ways
 PLACES = ("data", "model", "weights", "adapter", "plugin")
 
@@ -42,6 +40,30 @@ def check_folder(config: RunConfig, resume: bool) -> None:
             f"out={folder} holds a run that stopped; continue it with --resume, or name another with --out"
         )
     _check_same(config, read_yaml(folder / CONFIG))
+
+
+def stored_config(folder: Path) -> RunConfig | None:
+    """Return the configuration of a run that began in a folder, None where none did.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else None
+
+
+def as_begun(config: RunConfig, stored: RunConfig) -> RunConfig:
+    """Return the configuration of a run that goes on: what is left open now is what it was, or was found to be, then.
+
+    Args:
+        config: What the user gave this time.
+        stored: What the run began with.
+    """
+    left_open = [item.name for item in fields(RunConfig) if item.name not in MANNER and _is_open(config, item.name)]
+    return replace(config, **{name: getattr(stored, name) for name in left_open})
+
+
+def _is_open(config: RunConfig, name: str) -> bool:
+    return getattr(config, name) is None or (name == "batch_size" and config.batch_size == "auto")
 
 
 def withdraw(folder: Path) -> None:
@@ -71,10 +93,10 @@ def resume_command(folder: Path, command: str = "fit") -> str:
 
 
 def _check_same(config: RunConfig, stored: RunConfig) -> None:
-    """Refuse to continue a run as another one; an option that was left open then and now is the same."""
+    """Refuse to continue a run as another one; an option that is left open now is as it was then (as_begun)."""
     for item in fields(RunConfig):
         asked, was = getattr(config, item.name), getattr(stored, item.name)
-        if item.name in FREE or asked in (None, was) or (item.name, asked) == ("batch_size", "auto"):
+        if item.name in MANNER or asked == was or _is_open(config, item.name):
             continue
         if item.name in PLACES and _same_place(asked, was):
             continue

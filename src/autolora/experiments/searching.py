@@ -6,10 +6,13 @@ itself, in full precision, before it counts (``attacks.victim``).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from autolora.attacks import Forward
+from autolora.attacks.climbing import stretched
 from autolora.attacks.victim import Victim
 from autolora.models import RobustModel
 from autolora.models.folding import Folding
@@ -34,7 +37,7 @@ def form(model: RobustModel, precision: str = "fp32") -> Forward:
     """Return images (N, C, H, W) in [0, 1] to logits (N, K) in float32, with batch norm folded into the convolutions.
 
     Only the backbone computes in low precision: rounded logits would hide the differences that an attack climbs, and
-    the head costs nothing.
+    the head costs nothing. In fp16, gradients by the image have the direction of the function's, and another length.
     """
     device = next(model.parameters()).device
     autocast = autocast_for(precision, device)
@@ -45,6 +48,19 @@ def form(model: RobustModel, precision: str = "fp32") -> Forward:
         with autocast():
             found = features(model.prepared(x))
         with torch.autocast(device.type, enabled=False):
-            return model.head(found.float())
+            found = found.float()
+            return model.head(_Stretched.apply(found) if precision == "fp16" else found)
 
     return logits
+
+
+class _Stretched(torch.autograd.Function):
+    """The same features (N, D), whose gradients survive fp16; see :func:`autolora.attacks.climbing.gain_of`."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return stretched(slope)

@@ -51,7 +51,6 @@ def find_subject(
     weights: str = "auto",
     weights_format: str = "auto",
     image_size: int | None = None,
-    seed: int | None = None,
     data_root: str | None = None,
     progress: bool = True,
 ) -> Subject:
@@ -65,7 +64,6 @@ def find_subject(
         weights: For a timm name: ``auto`` or ``pretrained``, or a checkpoint file; its own head is kept.
         weights_format: Of the checkpoint; ``auto`` recognises it.
         image_size: Side in pixels; None takes the model's own.
-        seed: Of the division, where the data come without one; None takes the run's, or 0.
         data_root: Where named sets lie; None takes the run's place, or the usual one.
         progress: Show a bar while images are read.
 
@@ -73,7 +71,7 @@ def find_subject(
         InputError: If there is no such model, no data, or they do not belong together.
     """
     found = find_model(name, weights=weights, weights_format=weights_format, image_size=image_size)
-    wanted = found.data(data, image_size=image_size, seed=seed, data_root=data_root)
+    wanted = found.data(data, image_size=image_size, data_root=data_root)
     part = load_part(split=split, classes=found.classes or None, progress=progress, **wanted)
     _check_classes(name, found.model.head.out_features, part.classes, known=bool(found.classes))
     images = part.images.with_augmentation(False)
@@ -86,6 +84,16 @@ def model_fingerprint(model: nn.Module) -> str:
     if isinstance(model, RobustModel) and model.architecture.upsampling is not None:
         tensors[str(model.architecture.upsampling)] = torch.empty(0)
     return digest(tensors)
+
+
+def settings_fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 over what modules are and how they are set, which decides about answers beside the tensors."""
+    found = hashlib.sha256()
+    for name, module in model.named_modules():
+        kind = type(module)
+        settings = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        found.update(f"{name} {kind.__module__}.{kind.__qualname__} {sorted(settings.items())}".encode())
+    return found.hexdigest()
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -146,6 +146,11 @@ def check_backbone(adapter: Adapter, model: RobustModel) -> None:
     own, theirs = adapter.architecture, model.architecture
     if own is not None and own.name != theirs.name:
         raise InputError(f"the adapter belongs to {own.name}, not to {theirs.name}; build the model with that name")
+    if own is not None and own.arguments != theirs.arguments:  # the same tensors may lie in another network
+        raise InputError(
+            f"the adapter belongs to {own.name} built with {own.arguments or 'no arguments'}, not with "
+            f"{theirs.arguments or 'none'}; build the model from the weights that the adapter was trained on"
+        )
     if adapter.head and adapter.classifier != theirs.classifier:
         raise InputError(
             f"the adapter has a layer {adapter.classifier!r} of its own, and the classifier of {theirs.name} is "

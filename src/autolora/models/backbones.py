@@ -18,7 +18,7 @@ from autolora.models.checkpoints import AUTO, Checkpoint, Normalization, check_f
 from autolora.models.checkpoints.architectures import architecture_by_shapes
 from autolora.models.checkpoints.sources import PACKAGED, PACKAGED_ARCHITECTURE, architecture_of, packaged_weights
 from autolora.models.cifar_stem import CifarStemResNet
-from autolora.models.creation import TimmModel, create, require_hub
+from autolora.models.creation import ARGUMENTS, TimmModel, create, require_hub
 from autolora.models.robust import Architecture, Normalize, RobustModel
 from autolora.models.upsampling import Upsampling
 from autolora.models.weights import ADVICE, load_strictly, misfits
@@ -138,7 +138,7 @@ def split(
         name=config["architecture"],
         classifier=classifier,
         input_size=size,
-        arguments={**_size_argument(config, network), **_stem_argument(model)},
+        arguments={**config.get(ARGUMENTS, {}), **_size_argument(config, network), **_stem_argument(model)},
         upsampling=upsampling,
     )
     for module in model.modules():
@@ -158,6 +158,8 @@ def _create(name: str, weights: str, image_size: int | None, checkpoint: Checkpo
     if checkpoint is not None and isinstance(classifier, str):
         head = checkpoint.state.get(f"{classifier}.weight")
         arguments["num_classes"] = len(head) if head is not None and head.dim() else 0
+    if checkpoint is not None and checkpoint.architecture == name:
+        arguments = {**checkpoint.arguments, **arguments}
     if checkpoint is not None and checkpoint.stem_padding is not None and isinstance(blueprint, CifarStemResNet):
         arguments["stem_padding"] = checkpoint.stem_padding
     if weights == "pretrained" and name.startswith("local-dir:"):

@@ -25,6 +25,7 @@ from autolora.models.robust import RobustModel
 from autolora.models.upsampling import Upsampling, upsampling_of
 
 UPSAMPLING = "upsampling"  # key in config.json
+RECORD = "autolora"  # key of the circumstances in config.json
 CONFIG = "config.json"
 
 
@@ -38,7 +39,7 @@ def save_bundle(model: RobustModel, folder: Path, classes: Sequence[str], record
         model: A trained model without branches.
         folder: Where to write; made if need be.
         classes: Names of the classes, in the order of the logits.
-        record: Circumstances kept under ``"autolora"`` in ``config.json``, such as the threat model and scores.
+        record: Circumstances kept under :data:`RECORD` in ``config.json``, such as the threat model and scores.
     """
     assert not model.branches, "what training adds, training removes: finalize the method before shipping"
     shipped, architecture = as_timm(model), model.architecture
@@ -48,7 +49,7 @@ def save_bundle(model: RobustModel, folder: Path, classes: Sequence[str], record
     save_for_hf(
         shipped,
         str(folder),
-        model_config={"label_names": list(classes), **enlarging, "autolora": dict(record)},
+        model_config={"label_names": list(classes), **enlarging, RECORD: dict(record)},
         model_args=model.architecture.arguments or None,
         safe_serialization=True,
     )
@@ -150,6 +151,12 @@ def _with_own_head(
     model = split(shipped, classes=head.out_features, image_size=image_size, upsampling=upsampling)
     model.head.load_state_dict(head.state_dict())
     return model.eval()
+
+
+def bundle_record(folder: str | Path) -> dict[str, Any]:
+    """Return the circumstances that a bundle records; empty if it records none."""
+    record = read_config(Path(folder) / CONFIG).get(RECORD)
+    return record if isinstance(record, dict) else {}
 
 
 def bundle_classes(folder: str | Path) -> list[str]:

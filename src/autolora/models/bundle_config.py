@@ -46,7 +46,7 @@ def read_config(config: Path) -> dict[str, Any]:
         raise _strange(config, f"its architecture {name!r:.60} is unknown to timm; `autolora models` lists names")
     _check_numbers(config, content)
     _check_images(config, content.get("pretrained_cfg", {}))
-    _check_arguments(config, content.get("model_args") or {})
+    check_arguments(config, content.get("model_args") or {})
     return content
 
 
@@ -95,7 +95,12 @@ def _check_images(config: Path, about: Any) -> None:
             raise _strange(config, f"{name}={values!r:.60}")
 
 
-def _check_arguments(config: Path, arguments: Any) -> None:
+def check_arguments(config: Path, arguments: Any) -> None:
+    """Refuse arguments of an architecture that no model has.
+
+    Raises:
+        InputError: If they are no numbers, texts and short lists of them, or too large.
+    """
     if not isinstance(arguments, dict):
         raise _strange(config, "model_args is no JSON object")
     for name, value in arguments.items():

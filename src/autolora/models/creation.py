@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
 
 from autolora.errors import InputError
-from autolora.models.hub import within_reach
+from autolora.models.hub import fetch, within_reach
 
 __all__ = ["TimmModel", "create", "require_hub"]
 
 FOLDER = "local-dir:"  # timm's word for a folder with a model
+ARGUMENTS = "model_args"  # key of config.json and of a model's pretrained_cfg: with what it was built
+NO_ARCHITECTURE = ("pretrained", "num_classes")
+CONFIG = "config.json"
 TimmModel = Any  # an nn.Module with timm's interface (pretrained_cfg, reset_classifier, ...), which timm does not type
 
 
@@ -24,7 +29,7 @@ def create(name: str, arguments: Mapping[str, Any]) -> TimmModel:
         InputError: If timm does not know the name, or cannot build it or get its weights.
     """
     try:
-        return timm.create_model(name, **arguments)
+        model: TimmModel = timm.create_model(name, **arguments)
     except RuntimeError as error:
         if "Unknown model" in str(error):
             raise InputError(
@@ -40,9 +45,27 @@ def create(name: str, arguments: Mapping[str, Any]) -> TimmModel:
             raise InputError(f"model {name!r} cannot be built: {error}") from None
         raise InputError(_no_weights(name, f"{type(error).__name__}: could not be fetched")) from None
     except Exception as error:
-        if not name.startswith(FOLDER):
-            raise
-        raise _not_built(name, error) from None
+        if name.startswith(FOLDER):
+            raise _not_built(name, error) from None
+        if isinstance(error, TypeError):  # of an argument that the architecture does not take
+            raise InputError(f"model {name!r} cannot be built with {dict(arguments)} ({error})") from None
+        raise
+    built_with = {**_recorded(name), **arguments}
+    kept = {argument: value for argument, value in built_with.items() if argument not in NO_ARCHITECTURE}
+    model.pretrained_cfg = {**model.pretrained_cfg, ARGUMENTS: kept}
+    return model
+
+
+def _recorded(name: str) -> dict[str, Any]:
+    """Return the arguments that timm has found recorded with a model, in a folder or on the hub, and has taken."""
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        config = Path(place) / CONFIG
+    elif source in ("hf-hub", "hf_hub"):
+        config = fetch(place, CONFIG)
+    else:
+        return {}
+    return dict(json.loads(config.read_text(encoding="utf-8")).get(ARGUMENTS) or {})
 
 
 def _not_built(name: str, error: Exception) -> InputError:

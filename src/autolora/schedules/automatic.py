@@ -57,6 +57,8 @@ class AutoLR:
         check_rate(lr)
         check_choice("condition1", condition1, get_args(Condition1))
         check_choice("condition2", condition2, get_args(Condition2))
+        if not minimum >= 0:
+            raise InputError(f"minimum={minimum}: a learning rate is 0 or more; the default is 1e-5")
         if lr < minimum:
             raise InputError(f"lr={lr} is below minimum={minimum}, where training stops; raise lr or lower minimum")
         if not 0 <= rho <= 1:

@@ -51,6 +51,8 @@ class MultiStep(Planned):
         super().__init__(lr)
         if list(milestones) != sorted(milestones) or any(m < 1 for m in milestones):
             raise InputError(f"milestones={milestones} are not increasing epochs from 1 on; use for example 30 and 50")
+        if not 0 < gamma < math.inf:
+            raise InputError(f"gamma={gamma}: what a rate is multiplied by is positive; the papers take 0.1")
         self.milestones, self.gamma = tuple(milestones), gamma
 
     def rate(self, epoch: int) -> float:
@@ -70,6 +72,8 @@ class Cosine(Planned):
         super().__init__(lr)
         if not 0 <= warmup < epochs:
             raise InputError(f"warmup={warmup} does not fit in epochs={epochs}; it lies in 0..{max(epochs - 1, 0)}")
+        if not 0 <= minimum < math.inf:
+            raise InputError(f"minimum={minimum}: a learning rate is 0 or more")
         self.epochs, self.warmup, self.minimum = epochs, warmup, minimum
 
     def rate(self, epoch: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from autolora.data import ImageSet
 from autolora.errors import InputError
 from autolora.experiments.assessment import evaluation_attack
+from autolora.experiments.image_sides import shorter_side
 from autolora.models import RobustModel, evaluating
 from autolora.report.attacked import load_images, load_model
 from autolora.report.collected import CollectedRun, collect
@@ -30,11 +31,18 @@ class Player:
         run: What its folder tells.
         model: Its model, on the device where it is attacked.
         images: Its test images, at the size that the model takes; None if they are not there.
+        shorter: To how many pixels the shorter side of an image is brought before the centre is cut out.
     """
 
     run: CollectedRun
     model: RobustModel
     images: ImageSet | None
+    shorter: int
+
+    @property
+    def size(self) -> int:
+        """Return the side of the images that the model takes, in pixels."""
+        return self.model.architecture.input_size[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +109,7 @@ class Playground:
             InputError: If it cannot be read, or steps are too few or too many.
         """
         return [
-            self._attacked(player, as_the_model_takes_it(data, player.model), None, threat, steps)
+            self._attacked(player, as_the_model_takes_it(data, player.size, player.shorter), None, threat, steps)
             for player in self.players
         ]
 
@@ -143,7 +151,8 @@ def open_playground(
             images: ImageSet | None = load_images(run, data, progress=progress)
         except InputError as error:
             images, lacks = None, lacks or str(error)
-        players.append(Player(run, model, images))
+        shorter = shorter_side(run.folder / "model", model.architecture.input_size[-1])
+        players.append(Player(run, model, images, shorter))
     return Playground(players, lacks)
 
 
@@ -152,7 +161,7 @@ def _same_image(player: Player, first: Player, index: int) -> Tensor:
     assert first.images is not None
     if player.images is not None and player.run.images_key == first.run.images_key:
         return player.images[index][0][None]
-    x, size = first.images[index][0][None], player.model.architecture.input_size[-1]
+    x, size = first.images[index][0][None], player.size
     if x.shape[-1] == size:
         return x
     resized = torch.nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)

@@ -9,14 +9,18 @@ from autolora.data.decoding import decode, named_failure
 from autolora.data.pixels import pixels_for
 from autolora.data.sources import BytesSource
 from autolora.errors import InputError
-from autolora.models import RobustModel
 
 LIMIT = 10 * 2**20  # bytes of a file: a photo of a good camera has less
 TOO_LARGE = f"the file has more than {LIMIT // 2**20} MB; make the image smaller"
 
 
-def as_the_model_takes_it(data: bytes, model: RobustModel) -> Tensor:
+def as_the_model_takes_it(data: bytes, size: int, shorter: int) -> Tensor:
     """Decode the bytes of an image file, bring it to a model's size as test images are, and return it as a batch.
+
+    Args:
+        data: The file.
+        size: S, in pixels.
+        shorter: To how many pixels the shorter side is brought before the centre is cut out.
 
     Returns:
         The image, (1, 3, S, S) in [0, 1].
@@ -26,8 +30,8 @@ def as_the_model_takes_it(data: bytes, model: RobustModel) -> Tensor:
     """
     if len(data) > LIMIT:
         raise InputError(TOO_LARGE)
-    size = model.architecture.input_size[-1]
-    pixels = pixels_for([BytesSource("upload", data)], size)
+    photo_size = size if shorter > size else size + 1
+    pixels = pixels_for([BytesSource("upload", data)], size, photo_size=photo_size)
     try:
         with named_failure("the file"):
             pixels.put(0, pixels.prepare(decode(data)))

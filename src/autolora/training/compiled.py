@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autolora.attacks import Objective
-from autolora.attacks.climbing import Slope
+from autolora.attacks.climbing import Slope, gain_of
 from autolora.models import RobustModel
 from autolora.models.folding import Network
 
@@ -58,7 +58,7 @@ def _slope(
 ) -> Tensor:
     def gain(images: Tensor) -> Tensor:
         features = torch.func.functional_call(form, tensors, (model.prepared(images),))
-        return objective(model.head(features), target).sum()
+        return gain_of(lambda logits: objective(logits, target), model.head(features))
 
     gradient: Tensor = torch.func.grad(gain)(x_adv)
     return gradient

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
@@ -29,11 +30,22 @@ def accelerator_for(device: torch.device, precision: str) -> Accelerator:
         device: Where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``; for the last one accelerate scales the losses.
     """
+    scaled = "fp16" if precision == "fp16" else "no"
+    _forget_another_run(device, scaled)
     return Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="fp16" if precision == "fp16" else "no",
+        mixed_precision=scaled,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+
+
+def _forget_another_run(device: torch.device, scaled: str) -> None:
+    """Let this run have its own device and precision: accelerate keeps those of the first one in a process for all."""
+    if not is_initialized():
+        return
+    kept = AcceleratorState()
+    if kept.num_processes == 1 and (kept.device.type, kept.mixed_precision) != (device.type, scaled):
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Update:
     def _gradients(self, x: Tensor, y: Tensor) -> Losses:
         self.optimizer.zero_grad()
         learnt: Losses = {}
-        pieces = list(zip(x.chunk(self.parts), y.chunk(self.parts), strict=True))
+        pieces = in_parts(x, y, self.parts)
         for number, (part_x, part_y) in enumerate(pieces, start=1):
             x_adv = self._attack(part_x, part_y)
             # processes exchange what a whole batch has gathered, once
@@ -153,6 +153,18 @@ class Update:
             f"out of memory with {whole}: from here on in two halves of {math.ceil(images / 2)}, whose gradients add "
             f"up to the batch's{norms}; a smaller --batch-size avoids this"
         )
+
+
+def in_parts(x: Tensor, y: Tensor, parts: int) -> list[tuple[Tensor, Tensor]]:
+    """Return a batch in so many parts, or in fewer, of two images at least, where it has fewer than twice as many.
+
+    Args:
+        x: Images (N, C, H, W).
+        y: Labels (N,).
+        parts: How many; their sizes differ by one at most.
+    """
+    count = max(1, min(parts, len(y) // 2))
+    return list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from autolora.attacks.autoattack.rounds import Siblings
+from autolora.attacks.climbing import by_images
 from autolora.attacks.victim import Victim
-from autolora.errors import InputError
 from autolora.threat import ThreatModel
 
 Seen = tuple[Tensor, Tensor, Tensor]  # images or gradients (N, C, H, W), losses (N,), and which have fallen (N,)
@@ -128,12 +128,8 @@ class Ascent:
         with torch.enable_grad():
             logits = victim.climbed(x_adv)
             loss = self.objective(logits, y, target)
-            # autograd.grad prunes the graph to the image: no weight gradient is computed or accumulated
-            (grad,) = torch.autograd.grad(loss.sum(), x_adv, allow_unused=True) if loss.requires_grad else (None,)
-        if grad is None:
-            raise InputError(
-                "the logits have no gradient by the image; take no_grad and detach out of the forward pass"
-            )
+            gain = loss.sum()
+        grad = by_images(gain, x_adv)
         # a search in low precision may overflow where the model stands: such a point is not the best, and no way on
         loss = torch.where(loss.isfinite(), loss, -torch.inf).detach().float()
         return grad.nan_to_num(nan=0.0), loss, victim.fallen(x_adv.detach(), y, logits.detach())

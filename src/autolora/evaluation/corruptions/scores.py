@@ -39,18 +39,19 @@ def corruption_scores(
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
     *,
-    first: int = 0,
+    places: Sequence[int] | None = None,
     progress: bool = True,
 ) -> CorruptionScores:
     """Count what a model gets right on corrupted images. The model must be in evaluation mode.
 
     Args:
         model: Images in [0, 1] to logits. Logits that are not finite are never right.
-        batches: Images (N, 3, H, W) in [0, 1] and labels (N,), in the order of the data set, on the model's device.
+        batches: Images (N, 3, H, W) in [0, 1] and labels (N,), on the model's device.
         names: Types, of :data:`~autolora.evaluation.corruptions.CORRUPTIONS`.
         severities: Of 1 to 5.
         seed: Seed of all that is random.
-        first: Place of the first image in the data set; more than 0 where a process sees a later part of it.
+        places: Of each image in the data set, in the order of the batches: an image is altered alike in any sample.
+            None: they are the whole set, in its order.
         progress: Show a progress bar.
 
     Raises:
@@ -65,7 +66,8 @@ def corruption_scores(
     total, constants = 0, set()
     with tqdm(desc="corruptions", unit="image", disable=not progress, leave=False, dynamic_ncols=True) as bar:
         for x, y in batches:
-            streams = Streams(seed, range(first + total, first + total + len(x)))
+            seen = range(total, total + len(x))
+            streams = Streams(seed, seen if places is None else [places[number] for number in seen])
             for name, counts in correct.items():
                 for severity in severities:
                     corrupted = corrupt(x, name, severity, streams)

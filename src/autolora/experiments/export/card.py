@@ -10,7 +10,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from autolora.experiments.export.measurements import Measurement
 from autolora.experiments.export.product import Product, visible
-from autolora.experiments.export.timm_folder import shorter_side
 
 MOST_CLASSES = 100  # that the card lists; the files hold all
 
@@ -113,7 +112,7 @@ def _input(product: Product) -> list[str]:
     ]
     if product.is_ours:
         lines.append(
-            f"In training and evaluation, the shorter side was brought to {shorter_side(width)} pixels (bilinear, "
+            f"In training and evaluation, the shorter side was brought to {product.shorter_side} pixels (bilinear, "
             f"antialiased), and the central {height}x{width} cut out."
         )
     return [*lines, ""]

@@ -13,16 +13,16 @@ from typing import Any
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.export.measurements import Measurement, measured
+from autolora.experiments.image_sides import SHORTER_SIDE, shorter_side
 from autolora.experiments.judged import EVALUATION, EVALUATIONS, REQUIRED
 from autolora.experiments.judged_files import read_json, read_result, require
 from autolora.experiments.result import CONFIG, RESULT
 from autolora.experiments.subject import model_fingerprint
 from autolora.models import RobustModel
-from autolora.models.bundle import bundle_classes, load_bundle
+from autolora.models.bundle import bundle_classes, bundle_record, load_bundle
 
 logger = logging.getLogger(__name__)
 
-RECORD = "autolora"  # key of the circumstances in config.json
 SPLITS = ("train", "val", "test")
 
 
@@ -37,6 +37,7 @@ class Product:
         record: Circumstances for JSON: threat model, method, data, protocol, scores. No path of this machine is in it.
         measurements: The scores, with those of later evaluations.
         config: The run's options; None if the model is of no run.
+        shorter_side: To how many pixels the shorter side of its images is brought before the centre is cut out.
     """
 
     source: Path
@@ -45,6 +46,7 @@ class Product:
     record: Mapping[str, Any]
     measurements: tuple[Measurement, ...]
     config: RunConfig | None
+    shorter_side: int
 
     @property
     def name(self) -> str:
@@ -80,9 +82,7 @@ def find_product(folder: str | Path) -> Product:
         return _of_run(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no run and no model in it; give the folder of a finished run, or its model/")
-    content = read_json(folder / "config.json")
-    record = content.get(RECORD, {}) if isinstance(content, dict) else {}
-    record = record if isinstance(record, dict) else {}
+    record = bundle_record(folder)
     if "data" in record:
         record = {**record, "data": public_name(str(record["data"]))}
     return _product(folder, folder, record, None)
@@ -114,13 +114,14 @@ def _of_run(folder: Path) -> Product:
 
 def _product(source: Path, model_folder: Path, record: Mapping[str, Any], config: RunConfig | None) -> Product:
     model = load_bundle(model_folder)
+    shorter = shorter_side(model_folder, model.architecture.input_size[-1])
     if config is not None:
-        record = {**record, "evaluations": _evaluations(source, model, record)}
+        record = {**record, SHORTER_SIDE: shorter, "evaluations": _evaluations(source, model, record)}
     try:
         scores = measured(str(record.get("threat_model", "")), record.get("scores", {}), record.get("evaluations", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{source}: its scores are not as they were written ({error!r}); evaluate again") from None
-    return Product(source, model, tuple(bundle_classes(model_folder)), record, scores, config)
+    return Product(source, model, tuple(bundle_classes(model_folder)), record, scores, config, shorter)
 
 
 def _evaluations(run: Path, model: RobustModel, record: Mapping[str, Any]) -> list[dict[str, Any]]:

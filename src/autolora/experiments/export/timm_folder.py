@@ -12,12 +12,11 @@ from typing import Any
 
 import timm
 
-from autolora.data.pixels import PHOTO_SIZE, PhotoPixels
 from autolora.errors import InputError
 from autolora.experiments.export import robust_model
 from autolora.experiments.export.product import Product
 from autolora.experiments.result import write_atomically, write_json
-from autolora.models import Architecture, RobustModel
+from autolora.models import RobustModel
 from autolora.models.bundle import save_bundle
 
 WRAPPER = "robust_model.py"
@@ -32,7 +31,7 @@ def write_timm(product: Product, folder: Path) -> None:
     """
     write_network(product.model, folder, product.classes, product.record)
     if product.is_ours:
-        _say_how_images_are_cut(folder / robust_model.CONFIG, product.model.architecture)
+        _say_how_images_are_cut(folder / robust_model.CONFIG, product)
     write_wrapper(folder)
 
 
@@ -70,26 +69,20 @@ def foreign_source(architecture: str) -> str | None:
     return inspect.getsource(sys.modules[module])
 
 
-def shorter_side(size: int) -> int:
-    """Return to how many pixels the shorter side of an image is brought before its central ``size`` are cut out."""
-    return size if size < PHOTO_SIZE else PhotoPixels([], size).shorter
-
-
-def crop_share(size: int) -> float:
+def crop_share(size: int, shorter: int) -> float:
     """Return timm's ``crop_pct``, of which it makes the shorter side again: floor(size / crop_pct)."""
-    shorter = shorter_side(size)
     share = size / shorter
     return share if math.floor(size / share) == shorter else size / (shorter + 0.5)  # rounding may lose a pixel
 
 
-def _say_how_images_are_cut(config: Path, architecture: Architecture) -> None:
+def _say_how_images_are_cut(config: Path, product: Product) -> None:
     """Make timm's own transform bring images to size as they were in training and evaluation.
 
     Of a model that enlarges its images, it can only do that: enlarge those that are of their size already.
     """
-    content = json.loads(config.read_text(encoding="utf-8"))
+    content, architecture = json.loads(config.read_text(encoding="utf-8")), product.model.architecture
     if architecture.upsampling is None:
-        way, share = "bilinear", crop_share(architecture.input_size[-1])
+        way, share = "bilinear", crop_share(architecture.input_size[-1], product.shorter_side)
     else:
         way, share = architecture.upsampling.mode, 1.0
     cut = {"interpolation": way, "crop_pct": share, "crop_mode": "center"}

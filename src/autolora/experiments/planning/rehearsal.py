@@ -36,6 +36,7 @@ from autolora.training import Checkpoints, TrainingState
 from autolora.training.draws import Draws
 from autolora.training.similarity import GradientSimilarity
 from autolora.training.trial import TRIED
+from autolora.training.update import in_parts
 
 LONGEST_TRIAL = 2 * TRIED + 2  # batches until it is known what runs compiled: those of a trial, and two to spare
 Searching = Callable[[], AbstractContextManager[object]]
@@ -155,7 +156,7 @@ def _images(batches: Draws, most: int, wanted: int | None) -> int:
 def _search(stage: Stage, x: Tensor, y: Tensor) -> None:
     """Make the adversarial images of a batch, as a step does."""
     update, epoch = stage.epoch.update, stage.epoch
-    for part_x, part_y in zip(x.chunk(update.parts), y.chunk(update.parts), strict=True):
+    for part_x, part_y in in_parts(x, y, update.parts):
         with update.attacked():
             epoch.method.attack(epoch.model, part_x, part_y)
 

@@ -7,27 +7,41 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autolora.experiments.config import read_yaml
-from autolora.experiments.result import CONFIG
+from autolora.experiments.result import CONFIG, RESULT
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.layout import validated_on_test
 from autolora.experiments.suites.places import Places
 from autolora.experiments.suites.settings import Options
-from autolora.experiments.suites.store import Store
+from autolora.experiments.suites.store import EVALUATION, Store
 
 Command = tuple[str, ...]  # the words behind `autolora`
 
 
-def commands(
+@dataclass(frozen=True)
+class Step:
+    """A command that is left to do for a run.
+
+    Args:
+        command: The words behind ``autolora``.
+        makes: The file that it writes last: where that is, the step is done.
+    """
+
+    command: Command
+    makes: Path
+
+
+def steps(
     job: Job,
     store: Store,
     places: Places,
     attacks: Mapping[str, Options] | None = None,
     compile: str | None = None,
-) -> list[Command]:
+) -> list[Step]:
     """Return what is left to do for a run: to fit it, and to evaluate it with each attack.
 
     Every command continues what was begun, so that it can be given again after an interruption.
@@ -42,10 +56,13 @@ def commands(
     Raises:
         InputError: If data or weights have not been provided, or the run's folder holds another run.
     """
-    left = [] if store.result(job) is not None else [fit_command(job, store, places, compile)]
+    left = []
+    if store.result(job) is None:
+        left.append(Step(fit_command(job, store, places, compile), store.path(job) / RESULT))
     for attack in store.unasked(job, attacks or {}):
         options = {"out": str(store.evaluation(job, attack))} | dict((attacks or {})[attack])
-        left.append(("evaluate", str(store.path(job)), "--attack", attack, *flags(options), "--resume"))
+        command = ("evaluate", str(store.path(job)), "--attack", attack, *flags(options), "--resume")
+        left.append(Step(command, store.evaluation(job, attack) / EVALUATION))
     return left
 
 

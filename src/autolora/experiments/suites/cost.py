@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from autolora.data import NAMED_SETS
 from autolora.errors import InputError
+from autolora.experiments.ingredients import default_epochs
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.metrics import STEPS
 from autolora.experiments.suites.settings import Place, Settings
@@ -32,6 +33,7 @@ NATURAL, PGD10 = 1, 21  # of a verdict: a forward, and ten steps and a forward
 SIMILARITY_IMAGES, SIMILARITY = 256, 32  # images that are measured; passes each, at most: attack, two pairs of losses
 APGD_STEPS = FAB_STEPS = 100
 TARGETS, QUERIES = 9, 5000
+HELD_OUT = 0.2  # of images that come without a test split
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Cost:
         return Cost(self.training + other.training, self.testing + other.testing, self.autoattack + other.autoattack)
 
 
-def cost_of(jobs: Iterable[Job], settings: Settings, attacks: Iterable[str] = ()) -> Cost:
+def cost_of(jobs: Iterable[Job], settings: Settings, attacks: Iterable[str] = ()) -> Cost | None:
     """Estimate what runs cost that have still to be done.
 
     Args:
@@ -60,13 +62,19 @@ def cost_of(jobs: Iterable[Job], settings: Settings, attacks: Iterable[str] = ()
         settings: Of their scale, which know how many images there are.
         attacks: What they are evaluated with beyond PGD-10.
 
+    Returns:
+        The cost; None if the settings do not say how many images there are, and the data are no named set.
+
     Raises:
         InputError: If a method's passes are not known.
     """
     asked = tuple(attacks)
     total = Cost()
     for job in jobs:
-        place = settings.places.get(str(job.options.get("data")), Place("data"))
+        data = str(job.options.get("data"))
+        place = settings.places.get(data, Place("data", default=data))
+        if not _counted(place).train:
+            return None
         total += _cost(job, place, asked, settings.evaluation.get("limit"))
     return total
 
@@ -77,7 +85,7 @@ def _cost(job: Job, place: Place, attacks: tuple[str, ...], limit: int | None) -
     if method not in PASSES_OF_LOSS:
         raise InputError(f"the cost of method {method!r} is not known; there are {', '.join(PASSES_OF_LOSS)}")
     step = PASSES_OF_LOSS[method] + (0 if method in UNATTACKED else 2 * attack_steps(str(options.get("attack", ""))))
-    epochs, every = int(options["epochs"]), int(options.get("gradient_similarity", 0))
+    epochs, every = int(options.get("epochs") or default_epochs(train)), int(options.get("gradient_similarity", 0))
     training = epochs * (train * (step + MEASURING.get(method, 0)) + val * (NATURAL + PGD10))
     if every:
         training += epochs // every * min(train, SIMILARITY_IMAGES) * SIMILARITY
@@ -97,11 +105,15 @@ def images(job: Job, place: Place) -> tuple[int, int, int, int]:
 
 
 def _counted(place: Place) -> Place:
-    """Return a place with the numbers of images of the named set that it is by default, where it has none itself."""
+    """Return a place with the numbers of images of the named set that it is by default, where it has none itself.
+
+    Of a set without test images, a part is held out.
+    """
     known = NAMED_SETS.get(place.default or "")
     if known is None or place.train:
         return place
-    return replace(place, train=known.train, test=known.test, classes=known.classes)
+    test = known.test or round(known.train * HELD_OUT)
+    return replace(place, train=known.train + known.test - test, test=test, classes=known.classes)
 
 
 def attack_steps(name: str) -> int:

@@ -72,12 +72,16 @@ def _row(item: Plan, cell: Cell, store: Store) -> tuple[str, ...]:
     claimed = []
     for name in _printed(item.suite):
         value = published(item.suite, cell.at, name)
-        claimed.append(metric(name).write(value) if item.suite.kind != "p-values" else f"{value or '':.4g}"[:8])
+        claimed.append(metric(name).write(value) if item.suite.kind != "p-values" else _p_value(value))
     labels = [
         label if label == str(cell.at[axis]) else f"{label} (for {cell.at[axis]})"
         for axis, label in cell.labels.items()
     ]
     return (*labels, *claimed, _states(item, cell, store))
+
+
+def _p_value(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _states(item: Plan, cell: Cell, store: Store) -> str:
@@ -95,7 +99,11 @@ def _cost(item: Plan, store: Store) -> Iterator[str]:
     missing = [job for job in item.jobs if store.state(job) is not State.FINISHED]
     first = [job for job in item.backbones if store.state(job) is not State.FINISHED]
     yield f"{len(item.jobs)} runs, {len(missing)} to do; {len(item.backbones)} backbones, {len(first)} to do"
-    cost = cost_of(missing, item.settings, attacks) + cost_of(first, item.settings)
+    runs, backbones = cost_of(missing, item.settings, attacks), cost_of(first, item.settings)
+    if runs is None or backbones is None:
+        yield "their cost is not known: the settings do not say how many images there are"
+        return
+    cost = runs + backbones
     yield f"to do, in passes of one image through the network: {cost.training:.2g} to train, {cost.testing:.2g} to test"
     if attacks:
         yield f"and at most {cost.autoattack:.2g} for {', '.join(attacks)} (evaluate; --skip-evaluation leaves it out)"

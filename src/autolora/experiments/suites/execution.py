@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from autolora.experiments.suites.commands import Command, as_shell
+from autolora.experiments.suites.commands import Command, Step, as_shell
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.store import Mark, State, Store
 
@@ -32,10 +32,10 @@ GLANCE = 0.2  # seconds between two looks at whether somebody wants to stop
 
 @dataclass(frozen=True)
 class Task:
-    """A run, and the commands that are left to do for it, in order."""
+    """A run, and what is left to do for it, in order; somebody else may have done it meanwhile."""
 
     job: Job
-    commands: tuple[Command, ...]
+    steps: tuple[Step, ...]
 
 
 class Executor(Protocol):
@@ -100,17 +100,20 @@ class LocalExecutor:
                 return
             logger.info(f"{job.name}: begins; what it says is in {store.log(job)}")
             mark = self._run(task, store, lock.fileno())
+            if mark is not None:
+                store.note(job, mark)
         if mark is not None:
-            store.note(job, mark)
             logger.info(f"{done.next()} {job.name}: {told(mark)}")
 
     def _run(self, task: Task, store: Store, lock: int) -> Mark | None:
-        """Run the commands of a task one after the other until one fails; None if they were not begun."""
-        for command in task.commands:
+        """Do the steps of a task one after the other until one fails; None if they were not begun."""
+        for step in task.steps:
             if self._stopping:
                 return None
+            if step.makes.is_file():  # another `suite run` came first, which held the lock until it was there
+                continue
             store.note(task.job, Mark(State.RUNNING))
-            code = self._process(command, store.log(task.job), lock)
+            code = self._process(step.command, store.log(task.job), lock)
             if code:
                 return _ended(code, store.log(task.job))
         return Mark(State.FINISHED, exit=0)

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from autolora.experiments.config import RunConfig, config_from
+from autolora.experiments.config import IMMATERIAL, RunConfig, config_from
 from autolora.experiments.one_form import in_one_form
 
-# what decides where and how a run computes, which changes rounding at most, and not what it is
-IMMATERIAL = ("out", "workers", "device", "compile", "skip_bad_images", "data_root", "track")
 LENGTH = 12  # hexadecimal digits: two of a thousand runs would meet once in a billion
 
 

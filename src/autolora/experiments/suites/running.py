@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autolora.errors import RunError
-from autolora.experiments.suites.commands import commands, laid_out, lay_out
+from autolora.experiments.suites.commands import laid_out, lay_out, steps
 from autolora.experiments.suites.execution import Executor, LocalExecutor, Task, told
 from autolora.experiments.suites.grid import Job, Plan
 from autolora.experiments.suites.metrics import attacks_to_ask
@@ -127,7 +127,7 @@ def _wanted(plans: Sequence[Plan], *, evaluate: bool) -> list[tuple[Job, dict[st
 
 
 def _task(job: Job, attacks: Mapping[str, Options], store: Store, places: Places, compile: str | None) -> Task | None:
-    left = commands(job, store, places, attacks, compile)
+    left = steps(job, store, places, attacks, compile)
     return Task(job, tuple(left)) if left else None
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from torch import Tensor
 
 from autolora.models.checkpoints.names import stem_size
+from autolora.models.creation import create
 from autolora.models.weights import misfits
 
 __all__ = ["architecture_by_shapes", "fits_architecture"]
@@ -69,13 +69,22 @@ def architecture_by_shapes(state: Mapping[str, Tensor]) -> str | None:
     return name if name is not None and fits_architecture(name, state) else None
 
 
-def fits_architecture(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether every name and shape is that of an architecture of timm's, but for the classes of its head."""
+def fits_architecture(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> bool:
+    """Whether every name and shape is that of an architecture of timm's, but for the classes of its head.
+
+    Args:
+        name: timm's name.
+        state: Tensors by timm's names.
+        arguments: With which timm builds the architecture.
+
+    Raises:
+        InputError: If timm cannot build it with them.
+    """
     with torch.device("meta"):
-        model: Any = timm.create_model(name, num_classes=0)
+        model = create(name, {**(arguments or {}), "num_classes": 0})
         head = state.get(f"{model.pretrained_cfg['classifier']}.weight")
         if head is not None and head.dim():
-            model = timm.create_model(name, num_classes=len(head))
+            model = create(name, {**(arguments or {}), "num_classes": len(head)})
     return not any(misfits(model.state_dict(), state).values())
 
 

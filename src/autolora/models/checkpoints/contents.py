@@ -94,6 +94,7 @@ class Checkpoint:
         normalization: What the weights expect; None leaves it to the architecture, as timm records it.
         stem_padding: Of a 3x3 stem; None leaves it to the architecture.
         architecture: timm's name, if the file records one.
+        arguments: With what that was built, if it is recorded.
         format: Name of the format that it was read as.
         containers: Names of what holds weights in the file; the first was read.
     """
@@ -104,6 +105,7 @@ class Checkpoint:
     architecture: str | None = None
     format: str = ""
     containers: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def has_head(self, classifier: str) -> bool:
         """Whether weights of the last layer, of this name, are among them."""

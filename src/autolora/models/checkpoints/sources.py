@@ -115,7 +115,11 @@ def _architecture_in(file: str, _: int, weights_format: str) -> str:
     """Find the architecture in a checkpoint, once for each version of the file: what it records, else by its shapes."""
     checkpoint = load_checkpoint(file, weights_format)
     recorded = checkpoint.architecture
-    if recorded is not None and timm.is_model(recorded) and fits_architecture(recorded, checkpoint.state):
+    if (
+        recorded is not None
+        and timm.is_model(recorded)
+        and fits_architecture(recorded, checkpoint.state, checkpoint.arguments)
+    ):
         return recorded
     name = architecture_by_shapes(checkpoint.state)
     if name is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
 
+from autolora.models.bundle_config import check_arguments
 from autolora.models.checkpoints.contents import IMAGENET, RAW, Checkpoint, Contents, Format, Misfit, Normalization
 from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.checkpoints.names import below, normalizer, shortcut_stem_padding, stem_size, torchvision_names
@@ -101,12 +103,15 @@ def read_timm(contents: Contents) -> Checkpoint:
     recorded = _settings(config.get("pretrained_cfg", contents.root.get("args")))
     mean, std = (_sequence(recorded.get(value)) for value in ("mean", "std"))
     where = "in config.json beside the file" if config else "in the file"
-    name, padding = config.get("architecture"), _settings(config.get("model_args")).get("stem_padding")
+    name, arguments = config.get("architecture"), _settings(config.get("model_args"))
+    check_arguments(Path("config.json"), arguments)
+    padding = arguments.get("stem_padding")
     return Checkpoint(
         contents.state,
         Normalization(mean, std, where) if mean and std else None,
         padding if isinstance(padding, int) else None,
         name if isinstance(name, str) else _recorded_architecture(contents),
+        arguments={argument: value for argument, value in arguments.items() if argument != "num_classes"},
     )
 
 

@@ -1,0 +1,33 @@
+"""float32 that is float32: GPUs from Ampere on round what they convolve to TF32, ten bits, unless told not to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Return a context, or a decorator, in which convolutions and products of float32 are computed in float32.
+
+    A verdict of this package is one of the model itself. torch's default for convolutions rounds them.
+    """
+    settings = _settings()
+    before = [getattr(owner, name) for owner, name, _ in settings]
+    for owner, name, exact in settings:
+        setattr(owner, name, exact)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _settings() -> list[tuple[Any, str, Any]]:
+    """Return where torch keeps them, under which name, and the value for full precision."""
+    if hasattr(torch.backends.cudnn, "conv"):  # from torch 2.9 on; the older names must not be mixed with these
+        return [(owner, "fp32_precision", "ieee") for owner in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+    return [(owner, "allow_tf32", False) for owner in (torch.backends.cudnn, torch.backends.cuda.matmul)]
