@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from autolora.api import evaluate, finetune, load
     from autolora.attacks import PGD
     from autolora.attacks.autoattack.ensemble import AutoAttack
-    from autolora.errors import InputError
+    from autolora.errors import InputError, RunError
+    from autolora.experiments.config import RunConfig
+    from autolora.experiments.result import RunResult
     from autolora.methods import METHODS, Batch, Method, register
     from autolora.models import RobustModel
     from autolora.threat import ThreatModel
@@ -31,6 +33,9 @@ __all__ = [
     "InputError",
     "Method",
     "RobustModel",
+    "RunConfig",
+    "RunError",
+    "RunResult",
     "ThreatModel",
     "evaluate",
     "finetune",
@@ -46,6 +51,9 @@ _HOMES = {
     "InputError": "autolora.errors",
     "Method": "autolora.methods",
     "RobustModel": "autolora.models",
+    "RunConfig": "autolora.experiments.config",
+    "RunError": "autolora.errors",
+    "RunResult": "autolora.experiments.result",
     "ThreatModel": "autolora.threat",
     "evaluate": "autolora.api",
     "finetune": "autolora.api",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from autolora.data import ImageSet, Splits, load_part, load_splits, loader
 from autolora.data.decoding import decode
@@ -221,6 +222,16 @@ def test_a_skipped_image_keeps_its_number(alone: Path) -> None:
     (alone / "cats/003.png").write_bytes(b"bad")
     record = load(alone, skip_bad_images=True).record()
     assert sorted(record["train"] + record["val"] + record["test"]) == [i for i in range(32) if i != 3]
+
+
+def test_photos_for_a_model_of_small_images_are_shrunk_with_a_note(alone: Path) -> None:
+    for path in (alone / "dogs").glob("*.png"):  # 20 of 32
+        with Image.open(path) as image:
+            larger = image.resize((60, 40))
+        larger.save(path)
+    (note,) = [note for note in load(alone, 8).notes if "shrunk" in note]
+    assert note.startswith("images are shrunk to 8x8, and half of them have a shorter side of 40 pixels or more")
+    assert not any("shrunk" in note for note in load(alone, 16).notes)
 
 
 def test_small_images_are_enlarged_with_a_note(alone: Path) -> None:

@@ -23,7 +23,7 @@ EPILOG = """examples:
   autolora evaluate runs/photos                                AutoAttack on its test images
   autolora evaluate runs/photos --fast                         an upper bound, in a fraction of the time
   autolora evaluate runs/photos --attack pgd-20 --restarts 5 --limit 1000
-  autolora evaluate runs/photos --attack pgd-20 --eps 2/255 --eps 4/255 --eps 8/255
+  autolora evaluate runs/photos --attack pgd-20 --eps 8/255 --eps 4/255 --out runs/photos/evaluation/curve
   autolora evaluate resnet20_cifar --weights weights.th --data cifar10.zip --eps 1/255
   autolora evaluate runs/photos --out runs/photos/aa --resume  continue one that stopped
   torchrun --nproc-per-node 2 -m autolora evaluate runs/photos   two processes share the images

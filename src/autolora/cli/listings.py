@@ -24,15 +24,17 @@ class Listing:
         NAME: Name of the command.
         HELP: What it lists.
         rows: Gives the rows, each with at least ``name``.
+        pattern: A ``--filter`` that finds some of them.
     """
 
     NAME: str
     HELP: str
     rows: Callable[[], list[Row]]
+    pattern: str
 
     def parser(self, formatter: Any) -> ArgumentParser:
         """Return the parser of this command."""
-        examples = ("", " --filter '*20*'", " --json")
+        examples = ("", f" --filter '{self.pattern}'", " --json")
         epilog = "examples:\n" + "".join(f"  autolora {self.NAME}{options}\n" for options in examples)
         parser = ArgumentParser(
             description=f"List {self.HELP}.", epilog=epilog, exit_on_error=False, formatter_class=formatter
@@ -158,8 +160,8 @@ def _presets() -> list[Row]:
 
 
 COMMANDS = (
-    MethodListing("methods", "training methods", _methods),
-    Listing("models", "models, and where their weights come from", _models),
-    DatasetListing("datasets", "named data sets, and what DATA can be", _datasets),
-    Listing("presets", "presets: options that follow a published protocol", _presets),
+    MethodListing("methods", "training methods", _methods, "twins-*"),
+    Listing("models", "models, and where their weights come from", _models, "*20*"),
+    DatasetListing("datasets", "named data sets, and what DATA can be", _datasets, "cifar*"),
+    Listing("presets", "presets: options that follow a published protocol", _presets, "aff-*"),
 )

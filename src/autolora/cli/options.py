@@ -148,6 +148,8 @@ def _order(item: Field[Any]) -> tuple[bool, int]:
 
 def _add(parser: Any, item: Field[Any], kind: Any, default: Any) -> None:
     text = item.metadata["help"]
+    if default is not item.default and item.default is None:  # the command's own takes the place of what is found out
+        text = text.partition(" (default: ")[0]
     if default is MISSING:
         parser.add_argument(item.name, metavar=item.name.upper(), help=text)
     elif kind is bool:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from autolora.data.sources import printable
 from autolora.errors import InputError
 
 SMALLEST_IMAGE = 8
+SHRUNK = 3  # times smaller: from here on it is worth a note
 TestSplit = Literal["given", "held out"]
 
 
@@ -112,7 +114,7 @@ def load_splits(
     images = Images(pixels, row, found.augmentation if augmentation == "auto" else augmentation)
     train, val, test, division = divide(tree, images, seed, val_fraction, test_fraction, label_fraction)
     fingerprint = fingerprint_of(tree, {name: reading.digests.get(row[name], "") for name in row})
-    notes = (*tree.notes, *enlarged_note(reading, image_size), *division)
+    notes = (*tree.notes, *size_notes(reading, image_size), *division)
     readable = tuple(map(printable, notes))  # names of files are in them
     test_split: TestSplit = "held out" if tree.test is None else "given"
     return Splits(train.with_augmentation(True), val, test, tuple(tree.train), readable, fingerprint, test_split)
@@ -178,7 +180,7 @@ def load_part(
     part: ImageSet = dict(zip(("train", "val", "test"), parts, strict=True))[split]
     reading = read_all([file.source for file in files], pixels, only=frozenset(part.rows), progress=progress)
     without_failures(tree, reading, skip=False)
-    notes = tuple(map(printable, (*tree.notes, *enlarged_note(reading, image_size), *division)))
+    notes = tuple(map(printable, (*tree.notes, *size_notes(reading, image_size), *division)))
     return Part(
         part, tuple(tree.train), notes, fingerprint_of(tree, {name: reading.digests[row[name]] for name in row})
     )
@@ -221,10 +223,16 @@ def without_failures(tree: Tree, reading: Reading, skip: bool) -> Tree:
     return tree.without(names, note)
 
 
-def enlarged_note(reading: Reading, size: int) -> list[str]:
-    """How many images have fewer pixels than the network will be shown."""
+def size_notes(reading: Reading, size: int) -> list[str]:
+    """How many images have fewer pixels than the network will be shown, or that most have many more."""
     small = sum(shorter < size for shorter in reading.shorter.values())
-    return [f"{small} of {len(reading.shorter)} images are smaller than {size} pixels and were enlarged"] * bool(small)
+    usual = round(median(reading.shorter.values())) if reading.shorter else size
+    shrunk = (
+        f"images are shrunk to {size}x{size}, and half of them have a shorter side of {usual} pixels or more; a model "
+        "made for larger ones sees more of them (--model, --image-size)"
+    )
+    enlarged = f"{small} of {len(reading.shorter)} images are smaller than {size} pixels and were enlarged"
+    return [enlarged] * bool(small) + [shrunk] * (usual >= SHRUNK * size)
 
 
 def fingerprint_of(tree: Tree, digests: dict[str, str]) -> str:
