@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,26 @@ def test_a_module_that_is_set_otherwise_is_another_one(tmp_path: Path) -> None:
     model.sign = -1.0
     with pytest.raises(InputError, match="holds verdicts with settings="):
         autolora.evaluate(model, x, y, **options)
+
+
+def test_settings_are_values_and_functions_and_an_older_folder_tells_none(tmp_path: Path) -> None:
+    def dilated(dilation: int) -> nn.Sequential:
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3, dilation=dilation, padding=dilation), nn.Flatten(), nn.Linear(256, 3))
+        layers.load_state_dict(state or layers.state_dict())
+        return layers.eval()
+
+    state: dict[str, Tensor] = {}
+    state = dilated(1).state_dict()
+    x, y = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+    options: dict[str, Any] = {"attacks": ["pgd-1"], "out": tmp_path / "kept", "progress": False}
+    found = autolora.evaluate(dilated(1), x, y, **options)
+    with pytest.raises(InputError, match="holds verdicts with settings="):
+        autolora.evaluate(dilated(2), x, y, **options)
+    (manifest,) = (tmp_path / "kept").rglob("manifest.json")
+    content = json.loads(manifest.read_text())
+    del content["settings"]
+    manifest.write_text(json.dumps(content))
+    assert autolora.evaluate(dilated(1), x, y, **options) == found
 
 
 def test_what_cannot_be_evaluated_is_said_before_anything_is_attacked() -> None:

@@ -43,7 +43,7 @@ def finetune(
         data: A folder of class folders (or ``train/ [val/] test/`` of them), an archive of one, or a named set.
         preset: Options of a published protocol to start from, such as ``"aff-trades"``; ``options`` win. ``autolora
             presets`` lists them.
-        resume: Continue a run that stopped, from its last checkpoint.
+        resume: Continue a run that stopped, from its last checkpoint; options that are None are as they were then.
         progress: Show progress bars.
         options: The options of ``autolora fit``, such as ``model``, ``method``, ``eps`` (pixel units, ``"8/255"``),
             ``epochs``, ``out``; the fields of :class:`autolora.experiments.config.RunConfig`.
@@ -93,9 +93,9 @@ def evaluate(
         seed: Of the attacks.
         precision: In which a :class:`RobustModel` is searched by attacks that follow gradients; ``auto`` is bf16 where
             the hardware has it. Every fall is confirmed in full precision. Other models are searched as they are.
-        out: Folder for verdicts and adversarial images; what is in it already, of the same module and images, is not
-            asked for again. A function cannot be told from another one: for it the folder has to be new. None keeps
-            none.
+        out: Folder for verdicts and adversarial images; what is in it already, of the same module (its tensors and its
+            settings) and images, is not asked for again. A function cannot be told from another one: for it the folder
+            has to be new. None keeps none.
         progress: Show progress bars.
 
     Returns:

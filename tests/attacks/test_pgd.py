@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autolora.attacks import PGD, Objective, parse_attack
+from autolora.attacks.autoattack.ascent import Ascent
 from autolora.attacks.pgd import Start
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.losses import cross_entropy_each, kl_each
 from autolora.models import evaluating
@@ -323,6 +325,10 @@ def test_a_confident_model_gives_way_in_fp16_as_well() -> None:
     certain = (wrong > 1e-30) & (wrong < 2**-25)  # float32 can write how unlikely the others are, and fp16 cannot
     assert certain.sum() > 20
     moved = [pgd(forward, x[certain], y[certain]) - x[certain] for forward in (model, half)]
+    seen = Ascent(pgd.threat, lambda z, y, t: cross_entropy_each(z, y), 1)._look(
+        Victim(half), x[certain], y[certain], y[certain]
+    )
+    assert (seen[0] != 0).float().mean() > 0.99  # of AutoAttack too
     assert (moved[1] != 0).float().mean() > 0.99
     assert (moved[0].sign() == moved[1].sign()).float().mean() > 0.95
 

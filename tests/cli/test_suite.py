@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from autolora.cli import run
-from autolora.experiments.suites.layout import LABEL
+from autolora.experiments.export import export
+from autolora.experiments.selection import LABEL
 
 SUITE: dict[str, Any] = {
     "id": "two-rates",
@@ -216,4 +217,9 @@ def test_a_run_under_the_released_protocol_says_what_it_was_selected_on(
     assert any(LABEL in note for note in result["data"]["notes"])
     assert (result["data"]["train"], result["data"]["val"], result["data"]["test"]) == (27, 18, 18)
     assert json.loads(printed("table", "--all", "--json", "--runs", str(tmp_path / "runs")))[0]["selected_on"] == "test"
+    assert result["selected_on"] == "test"
+    assert "they are the test images too" in (tmp_path / "runs/.suite" / f"{path.parent.name}.log").read_text()
+    card = (export(path.parent, "timm", tmp_path / "exported") / "README.md").read_text()
+    assert "selected on the test images themselves" in card and "were not used" not in card
+    assert "selected for its natural accuracy, and measured under Linf 8/255" in card  # it is natural fine-tuning
     assert "Protocol: select-on-test" in printed("table", *words)

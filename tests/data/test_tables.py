@@ -64,6 +64,16 @@ def test_paths_may_be_absolute_and_lead_elsewhere(tmp_path: Path) -> None:
     assert len(load_splits(tmp_path / "here/t.csv", image_size=8, progress=False).train) == 10
 
 
+def test_one_file_by_two_paths_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table by a relative path, as it is typed: its image would be trained and tested on."""
+    write(tmp_path, pictures({"cats": 3, "dogs": 3}))
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
+    Path("table.csv").write_text("\n".join(["path,label", *rows, f"{tmp_path / rows[0]}"]))
+    with pytest.raises(InputError, match=r"line 8: .* is in line 2 already"):
+        load_splits("table.csv", image_size=8, progress=False)
+
+
 def test_a_label_may_differ_from_the_folder(tmp_path: Path) -> None:
     text = "\n".join(["path,label", *(f"{path},{'odd' if int(path[-5]) % 2 else 'even'}" for path in FILES)])
     splits = load(tmp_path, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -28,8 +29,9 @@ from autolora.data.decoding import decode
 from autolora.data.pixels import PHOTO_SIZE, Pixels, pixels_for
 from autolora.errors import InputError
 from autolora.experiments.export import export
+from autolora.experiments.export.product import public_name
 from autolora.experiments.export.robust_model import load_model
-from autolora.experiments.export.timm_folder import crop_share
+from autolora.experiments.export.timm_folder import crop_share, foreign_source
 from autolora.experiments.image_sides import SHORTER_SIDE
 from autolora.models import RobustModel, build_model
 from autolora.models.bundle import save_bundle
@@ -433,7 +435,12 @@ def test_only_evaluations_of_this_model_on_its_test_images_count(
     path = evaluated / "evaluation/autoattack-fast/evaluation.json"
     content = json.loads(path.read_text())
     about = content["circumstances"]
-    strange = ({"model": "5" * 64}, {"data": "5" * 64}, {"split": "val"})
+    strange: tuple[dict[str, Any], ...] = (
+        {"model": "5" * 64},
+        {"data": "5" * 64},
+        {"split": "val"},
+        {"image_size": 64},
+    )
     for number, change in enumerate(strange):
         other = path.parent.parent / f"other{number}" / "evaluation.json"
         other.parent.mkdir()
@@ -441,7 +448,7 @@ def test_only_evaluations_of_this_model_on_its_test_images_count(
     folder = export(evaluated, "timm", tmp_path / "out")
     assert "L2" not in (folder / "README.md").read_text()
     assert [record.getMessage().split(" is not")[0] for record in caplog.records] == [
-        str(path.parent.parent / f"other{number}" / "evaluation.json") for number in range(3)
+        str(path.parent.parent / f"other{number}" / "evaluation.json") for number in range(4)
     ]
 
 
@@ -515,6 +522,40 @@ def test_no_path_of_this_machine_is_exported(
         for path in folder.rglob("*"):
             if path.is_file() and path.name not in ("blocks.json", "found.safetensors"):
                 assert str(photos.parent).encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hf:uoft-cs/cifar100,label=fine_label", "hf:uoft-cs/cifar100,label=fine_label"),
+        ("salman2020:resnet18_linf_eps4.0", "salman2020:resnet18_linf_eps4.0"),
+        ("local-dir:/home/me/secret/model", "model"),
+        ("photos:v2/secret/dir", "dir"),
+        ("/home/me/photos.zip", "photos.zip"),
+        ("packaged", "packaged"),
+    ],
+)
+def test_a_name_is_public_and_a_path_is_not(text: str, shown: str) -> None:
+    assert public_name(text) == shown
+
+
+def test_data_of_the_hub_are_named_without_options(bundle: Callable[..., Path], tmp_path: Path) -> None:
+    record: dict[str, Any] = {"method": "at", "data": "hf:uoft-cs/cifar100,label=fine_label"}
+    record |= {"threat_model": "Linf 8/255", "scores": {"natural": scored(0.5, 40)}}
+    card = header(export(bundle(["a", "b"], record), "timm", tmp_path / "out"))
+    assert card["datasets"] == ["uoft-cs/cifar100"]
+    assert card["model-index"][0]["results"][0]["dataset"]["type"] == "uoft-cs/cifar100"
+
+
+def test_no_architecture_that_is_handed_on_needs_this_package() -> None:
+    """Every one that this package has registered with timm, imported where the package is not there."""
+    ours = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("autolora.")]
+    sources = {source for name in ours if (source := foreign_source(name)) is not None}
+    assert len(sources) == 3 and "wide_resnet50_4" in ours
+    for source in sources:
+        found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        modules = {getattr(node, "module", None) or node.names[0].name for node in found}
+        assert {module.split(".")[0] for module in modules} <= {"__future__", "typing", "collections", "timm", "torch"}
 
 
 # refusals, and what is left behind
@@ -623,11 +664,16 @@ def test_push(hub: type[FakeApi], bundle: Callable[..., Path], tmp_path: Path) -
     assert sent["files"] == files == sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("kind", [OSError, ValueError])
 def test_a_refusal_of_the_hub_keeps_the_folder(
-    hub: type[FakeApi], bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: type[FakeApi],
+    bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
 ) -> None:
     def forbidden(self: FakeApi, **options: Any) -> None:
-        raise OSError("403 Forbidden: you may not write to org\nRequest ID: 1")
+        raise kind("403 Forbidden: you may not write to org\nRequest ID: 1")
 
     monkeypatch.setattr(FakeApi, "upload_folder", forbidden)
     with pytest.raises(InputError, match=r"refused \(403 Forbidden: you may not write to org\); .* is complete"):

@@ -21,10 +21,11 @@ from autolora.data import load_splits
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, to_yaml
 from autolora.experiments.result import CONFIG
+from autolora.experiments.selection import LABEL
 from autolora.experiments.suites.commands import laid_out, lay_out, steps
 from autolora.experiments.suites.execution import LocalExecutor, Task
 from autolora.experiments.suites.grid import Job
-from autolora.experiments.suites.layout import LABEL, validated_on_test
+from autolora.experiments.suites.layout import validated_on_test
 from autolora.experiments.suites.measured import read_measured
 from autolora.experiments.suites.places import Places
 from autolora.experiments.suites.store import State, Store

@@ -76,11 +76,43 @@ def test_what_timm_recorded_of_a_network_is_kept(tmp_path: Path, name: str, argu
         torch.testing.assert_close(logits_by_timm(tmp_path / "ours", x), model(x))
 
 
-def test_recorded_arguments_that_build_nothing_end_in_a_line(tmp_path: Path) -> None:
-    theirs = timm.create_model("resnet10t", num_classes=5)
-    save_for_hf(theirs, str(tmp_path), model_args={"wings": 2}, safe_serialization=True)
-    with pytest.raises(InputError, match="wings"):
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
+def test_what_timm_writes_beside_every_model_makes_no_other_one(tmp_path: Path, name: str) -> None:
+    """``in_chans`` and ``global_pool``, as the plain model has them: an adapter of the one belongs to the other."""
+    model = build_model(name, classes=3, weights="none", image_size=32)
+    save_bundle(model, tmp_path, CLASSES, {})
+    for given in (tmp_path, tmp_path / "model.safetensors"):
+        again = build_model(str(given), classes=3, image_size=32)
+        assert again.architecture.arguments == model.architecture.arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"wings": 2}, "wings"), ({"layers": {"a": 1}}, "model_args has layers")],
+)
+def test_recorded_arguments_that_build_nothing_end_in_a_line(
+    tmp_path: Path, arguments: dict[str, Any], said: str
+) -> None:
+    recorded(tmp_path, arguments)
+    with pytest.raises(InputError, match=said):
         build_model(str(tmp_path / "model.safetensors"), classes=3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"pretrained": True}, {"checkpoint_path": "/etc/hostname"}, {"pretrained_cfg": "a1"}, {"features_only": True}],
+)
+def test_a_file_of_weights_does_not_say_which_files_are_read(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    recorded(tmp_path, arguments)
+    assert build_model(str(tmp_path / "model.safetensors"), classes=3).architecture.arguments == {}
+
+
+def recorded(folder: Path, arguments: dict[str, Any]) -> None:
+    """Write a ResNet-10 whose ``config.json`` asks for arguments of choice."""
+    theirs = timm.create_model("resnet10t", num_classes=5)
+    save_for_hf(theirs, str(folder), safe_serialization=True)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "model_args": arguments}))
 
 
 @pytest.mark.parametrize(("name", "size"), MODELS[:3])

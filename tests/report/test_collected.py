@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autolora.errors import InputError
+from autolora.experiments.selection import LABEL
 from autolora.report.accuracies import main_scores
 from autolora.report.collected import collect
 from autolora.report.epochs import falls, loss_terms
@@ -117,6 +118,42 @@ def test_training_images_are_no_test_images(tmp_path: Path) -> None:
     (run,) = collect([folder])
     assert [item.attack for item in main_scores(run)] == ["natural", "pgd-10"]
     assert [attack for attack, _ in run.judgements] == ["natural", "pgd-10"]
+
+
+def test_other_images_are_not_the_runs_and_are_said_to_be_left_out(tmp_path: Path) -> None:
+    """An evaluation of a run on other data lies in the run's folder by default, and would be its headline."""
+    folder = write_run(tmp_path / "a", config={"image_size": 32})
+    about = {"model": "m", "split": "test", "classes": []}
+    cases: dict[str, dict[str, Any]] = {"other": {"data": "6" * 64}, "larger": {"data": "5" * 64, "image_size": 64}}
+    for name, changes in cases.items():
+        write_evaluation(folder, name, {"natural": 60, "autoattack": 58}, circumstances={**about, **changes})
+    write_evaluation(folder, "own", {"natural": 48, "pgd-20": 20})
+    (run,) = collect([folder])
+    assert {item.attack for item in run.measured} == {"natural", "pgd-10", "pgd-20"}
+    assert [text.split("evaluation/")[1] for text in sorted(run.unread)] == [
+        "larger shows images at 64 pixels, and the run has them at 32, and is left out",
+        "other is not on the images of the run, and is left out",
+    ]
+
+
+def test_a_test_split_that_was_given_is_no_matter_of_the_seed(tmp_path: Path) -> None:
+    """A table with train and val alone has its val as test images, and says that there is no test split."""
+    notes = ["there is no test split: val is the test split, and validation images are taken from train"]
+    block = json.loads((write_run(tmp_path / "x") / "result.json").read_text())["data"] | {"notes": notes}
+    folders = [
+        write_run(tmp_path / f"{split}{seed}", config={"seed": seed}, data={**block, "test_split": split})
+        for split in ("given", "held out")
+        for seed in (0, 1)
+    ]
+    given, other, held, drawn = (run.images_key for run in collect(folders))
+    assert given == other and held != drawn
+
+
+def test_a_run_that_was_selected_on_test_images_says_so(tmp_path: Path) -> None:
+    plain = write_run(tmp_path / "a")
+    block = json.loads((plain / "result.json").read_text())["data"]
+    folder = write_run(tmp_path / "b", data={**block, "notes": [f"data: {LABEL}"]})  # of before it was recorded
+    assert [run.selected_on_test for run in collect([plain, folder])] == [False, True]
 
 
 def test_a_curve_takes_radii_from_several_evaluations(tmp_path: Path) -> None:

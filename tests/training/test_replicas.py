@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from two_processes import what_two_find
 
 from autolora.attacks import PGD
+from autolora.errors import InputError
 from autolora.evaluation import accuracy
 from autolora.methods import AT, METHODS, AutoLoRa, Method
 from autolora.models import RobustModel
@@ -83,7 +86,21 @@ def test_each_run_has_its_own_device_and_precision(monkeypatch: pytest.MonkeyPat
         assert accelerator_for(torch.device("cuda"), "fp16").mixed_precision == "fp16"
     found = accelerator_for(CPU, "fp32")
     assert (found.device.type, found.mixed_precision) == ("cpu", "no")
-    assert accelerator_for(CPU, "fp32").state.__dict__ is found.state.__dict__  # nothing changed: nothing is forgotten
+    with monkeypatch.context() as patched:
+        patched.setitem(AcceleratorState._shared_state, "mark", True)
+        accelerator_for(CPU, "fp32")
+        assert "mark" in AcceleratorState._shared_state  # nothing changed: nothing is forgotten
+
+
+def test_what_the_program_around_a_run_has_set_up_is_left_alone() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = Accelerator(cpu=True, mixed_precision="bf16")
+    try:
+        with pytest.raises(InputError, match="has set up accelerate for cpu with mixed_precision=bf16"):
+            accelerator_for(CPU, "fp32")
+        assert theirs.mixed_precision == "bf16"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def seeded(make: Callable[[], RobustModel], seed: int = 0) -> RobustModel:

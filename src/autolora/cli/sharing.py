@@ -26,8 +26,10 @@ def shared(device: str, work: Callable[[Processes], None]) -> None:
     try:
         with joined(device) as processes:
             (work if processes.count == 1 else _in_company(work))(processes)
-    finally:
-        disband()
+    except BaseException:
+        disband(failed=True)
+        raise
+    disband()
 
 
 def _in_company(work: Callable[[Processes], None]) -> Callable[[Processes], None]:

@@ -11,6 +11,11 @@ from autolora.experiments.result import RunResult
 
 NAMES = {"natural": "natural (SA)", "pgd-10": "under PGD-10 (RA)", "autoattack-fast": "under AA-fast"}
 
+SELECTED_ON = {
+    "val": "the test images were not used for it",
+    "test": "they are the test images too, so that the scores are better than they would be on others",
+}
+
 WORSE = (
     "Under attack it is right no more often than one that always answers the commonest class: not robust yet. What\n"
     "can help: another first rate (--lr, ten times as much where batches of 64 or more are few), a robust backbone\n"
@@ -30,8 +35,8 @@ def print_result(result: RunResult, then: str = "") -> None:
     selection = content["selection"]
     print(
         f"\nEpoch {selection['epoch']} of {content['epochs_run']} was selected on {content['data']['val']} validation "
-        f"images (standard error {100 * selection['standard_error']:.1f} points); the test images were not used for "
-        "it.\n"
+        f"images (standard error {100 * selection['standard_error']:.1f} points); "
+        f"{SELECTED_ON[content.get('selected_on', 'val')]}.\n"
     )
     if (attacked := [score["accuracy"] for name, score in result.scores.items() if name != "natural"]) and (
         min(attacked) <= content["data"]["majority"]

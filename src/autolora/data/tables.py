@@ -27,7 +27,7 @@ def table_tree(table: Path) -> Tree:
     seen: dict[str, int] = {}
     for line, row in rows:
         split = split_of(table, line, row)
-        path, shown = os.path.normpath(table.parent / row[PATH]), printable(row[PATH])
+        path, shown = os.path.abspath(table.parent / row[PATH]), printable(row[PATH])
         if path in seen:
             raise InputError(f"{table}, line {line}: {shown} is in line {seen[path]} already; keep one of the two")
         seen[path] = line

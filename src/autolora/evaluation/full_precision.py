@@ -28,6 +28,12 @@ def full_precision() -> Iterator[None]:
 
 def _settings() -> list[tuple[Any, str, Any]]:
     """Return where torch keeps them, under which name, and the value for full precision."""
-    if hasattr(torch.backends.cudnn, "conv"):  # from torch 2.9 on; the older names must not be mixed with these
-        return [(owner, "fp32_precision", "ieee") for owner in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
-    return [(owner, "allow_tf32", False) for owner in (torch.backends.cudnn, torch.backends.cuda.matmul)]
+    cudnn: Any = torch.backends.cudnn
+    older = [(owner, "allow_tf32", False) for owner in (cudnn, torch.backends.cuda.matmul)]
+    try:
+        for owner, name, _ in older:
+            getattr(owner, name)
+    except RuntimeError:  # somebody has set them by the names of torch 2.9, and the two must not be mixed
+        owners = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+        return [(owner, "fp32_precision", "ieee") for owner in owners]
+    return older

@@ -21,6 +21,7 @@ from torch import Tensor
 from autolora.errors import InputError
 
 MANIFEST = "manifest.json"
+NEW = ("image_size", "architecture", "settings")  # circumstances that evaluations of before do not tell
 DIGEST = "sha256"  # in the header of a shard's file: of its tensors
 
 
@@ -71,6 +72,8 @@ class Shards:
             return
         found = _read(path)
         for name in content:
+            if name in NEW and name not in found:  # begun before it was written down
+                continue
             if found.get(name) != content[name]:
                 raise InputError(
                     f"{self.folder} holds verdicts with {name}={found.get(name)}, not {content[name]}; they cannot be "
@@ -142,5 +145,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.view(torch.uint8).numpy().tobytes())  # numpy has no bf16
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bf16
     return found.hexdigest()

@@ -39,6 +39,8 @@ def largest_batch(fits: Callable[[int], bool], most: int) -> int:
 def batch_that_fits(parts: Ingredients) -> int:
     """Return the largest batch size for a run that fits, with steps enough in an epoch; leaves the model as it is."""
     most = default_batch_size(len(parts.splits.train), sys.maxsize)
+    if parts.device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # or its generator would not be put back
     state = random_state()
     try:
         found = largest_batch(_on_cpu(parts) if parts.device.type == "cpu" else _on_gpu(parts), most)
@@ -91,17 +93,19 @@ def _on_gpu(parts: Ingredients) -> Callable[[int], bool]:
 
 
 def _learn(parts: Ingredients, images: int) -> None:
-    """Take a step of training on copies: attack, loss, gradients, optimizer."""
+    """Take two steps of training on copies, attack, loss, gradients, optimizer: in the second there is momentum."""
     model, method = _copies(parts)
     x, y = _images(parts, images)
     autocast = autocast_for(parts.precision, parts.device)
     optimizer = Optimization().optimizer([p for p in model.parameters() if p.requires_grad], 0.01)
-    with evaluating(model), autocast(), model.running(Folding(model.backbone).network(model.backbone)):
-        x_adv = method.attack(model, x, y)
-    with autocast():
-        losses = Step(model, method)(Batch(x, y, x_adv))
-    torch.autograd.backward(torch.stack(list(losses.values())).sum())
-    optimizer.step()
+    for _ in range(2):
+        optimizer.zero_grad()
+        with evaluating(model), autocast(), model.running(Folding(model.backbone).network(model.backbone)):
+            x_adv = method.attack(model, x, y)
+        with autocast():
+            losses = Step(model, method)(Batch(x, y, x_adv))
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        optimizer.step()
 
 
 def _copies(parts: Ingredients) -> tuple[RobustModel, Method]:

@@ -129,6 +129,7 @@ def _panel(config: EvaluationConfig, subject: Subject, model: RobustModel, devic
         "split": config.split,
         "classes": list(subject.classes),
         "precision": resolve_precision(config.precision, device),
+        "architecture": [model.architecture.name, model.architecture.arguments],
         "image_size": subject.images.pixels.size,
     }
     size = config.batch_size or evaluation_batch(model.architecture.network_size[-1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autolora.data.pixels import pixels_for
+from autolora.data import NAMED_SETS
+from autolora.data.pixels import PHOTO_SIZE, pixels_for
 from autolora.errors import InputError
 from autolora.models.bundle import bundle_record
 
@@ -23,9 +24,11 @@ def shorter_side(folder: Path, size: int) -> int:
     Raises:
         InputError: If what is recorded cannot be.
     """
-    recorded = bundle_record(folder).get(SHORTER_SIDE)
+    record = bundle_record(folder)
+    recorded = record.get(SHORTER_SIDE)
     if recorded is None:  # of a run before it was recorded
-        return pixels_for([], size).shorter
+        known = NAMED_SETS.get(str(record.get("data")))
+        return pixels_for([], size, photo_size=PHOTO_SIZE if known is None else known.photo_size).shorter
     if type(recorded) is not int or not size <= recorded <= 2 * size:
         raise InputError(
             f"{folder / 'config.json'}: {SHORTER_SIDE}={recorded!r:.60} is no shorter side of images of {size} pixels; "

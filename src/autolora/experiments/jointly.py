@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from autolora.errors import InputError, RunError
 from autolora.experiments.batch_search import batch_that_fits
@@ -53,7 +55,8 @@ def held(folder: Path, processes: Processes, check: Callable[[], None]) -> Itera
             where = how_far(folder)
             go_on = f"continue with: {resume_command(folder)}" if where else "start again"
             kept = f"the run is kept {where}" if where else "nothing was kept of it yet"
-            raise RunError(f"another of the processes has ended; {kept}; {go_on}") from error
+            said = f" ({str(error).splitlines()[0]})" if isinstance(error, dist.DistBackendError) else ""  # NCCL's
+            raise RunError(f"another of the processes has ended{said}; {kept}; {go_on}") from error
 
 
 def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingredients:
@@ -68,6 +71,8 @@ def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingre
         InputError: If the batch size that was asked for cannot be divided evenly, or leaves one image to a process, or
             if the processes are to hold the model in parts and cannot.
     """
+    if parts.device.type == "cuda":
+        _check_devices(processes)
     if parts.config.shard:
         _check_parts(parts, processes)
     size = _size(parts, asked, processes)
@@ -99,6 +104,13 @@ def _check_shares(size: int, images: int, count: int) -> None:
             f"batch-size={size} is that of all {count} processes together and cannot be divided evenly among them, "
             f"two of the {images} training images each at least; use {fits}"
         )
+
+
+def _check_devices(processes: Processes) -> None:
+    """Refuse more processes than GPUs on this machine, of which NCCL makes no group."""
+    here, devices = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count)), torch.cuda.device_count()
+    if processes.count > 1 and here > devices:
+        raise InputError(f"{here} processes on this machine cannot share {devices} GPUs; launch one for each at most")
 
 
 def _check_parts(parts: Ingredients, processes: Processes) -> None:

@@ -126,13 +126,40 @@ class JudgedRun:
     @property
     def drawn_images(self) -> str | None:
         """Say why another seed may have other test images, if it may."""
-        data = self.content["data"]
-        notes, split = data.get("notes"), data.get("test_split")
-        if split is None and not isinstance(notes, list):
+        drawn = has_drawn_images(self.content["data"])
+        if drawn is None:
             return f"{self.folder / RESULT} does not say whether the data came with a test split"
-        if split is None:  # a run of before it was recorded
-            split = "held out" if any(str(note).startswith(HELD_OUT) for note in notes) else "given"
-        return DRAWN if split != "given" else None
+        return DRAWN if drawn else None
+
+
+def has_drawn_images(data: Mapping[str, Any]) -> bool | None:
+    """Say whether the seed drew the test images of a run; None if it does not say.
+
+    Args:
+        data: The block of ``result.json``.
+    """
+    notes, split = data.get("notes"), data.get("test_split")
+    if split is not None:
+        return bool(split != "given")
+    if not isinstance(notes, list):
+        return None
+    return any(str(note).startswith(HELD_OUT) for note in notes)  # a run of before it was recorded
+
+
+def stranger(about: Mapping[str, Any], data: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Say what keeps an evaluation from being one of the images that a run was made for, if anything does.
+
+    Args:
+        about: Its circumstances, as far as it tells them.
+        data: The block of the run's ``result.json``.
+        config: Of the run.
+    """
+    if about.get("data", data.get("fingerprint")) != data.get("fingerprint"):
+        return "is not on the images of the run"
+    size = config.get("image_size")
+    if size is not None and (shown := about.get("image_size", size)) != size:
+        return f"shows images at {shown} pixels, and the run has them at {size}"
+    return None
 
 
 def read_judged(folder: str | Path) -> JudgedRun:
@@ -184,6 +211,8 @@ def _strange(run: JudgedRun, evaluation: Mapping[str, Any], verdicts: Path) -> s
         return f"is under {evaluation.get('threat_model')}, not {run.threat}"
     if (about.get("data"), about.get("split")) != (run.content["data"]["fingerprint"], "test"):
         return "is not on the test images of the run"
+    if (reason := stranger(about, run.content["data"], run.config)) is not None:
+        return reason
     return None if verdicts.is_file() else f"has no {VERDICTS}"
 
 

@@ -158,7 +158,12 @@ def connection_lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def disband() -> None:
-    """End what connects the processes, in a program that is about to end: torch warns of what is left open."""
-    if dist.is_initialized():
+def disband(*, failed: bool = False) -> None:
+    """End what connects the processes, in a program that is about to end: torch warns of what is left open.
+
+    Args:
+        failed: After an error. Then NCCL's connection is left to the end of the program: to end it, it would wait for
+            the others, which wait for this process, and nobody would hear of the error.
+    """
+    if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()

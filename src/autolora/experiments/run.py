@@ -37,6 +37,7 @@ from autolora.experiments.result import (
 )
 from autolora.experiments.run_folder import CHECKPOINTS, as_begun, check_folder, how_far, stored_config, withdraw
 from autolora.experiments.run_lock import check_free
+from autolora.experiments.selection import selected_on
 from autolora.experiments.tracking import epoch_log, tracked, tracker
 from autolora.models.adapter_files import save_adapter
 from autolora.models.adapters import fingerprint
@@ -217,7 +218,7 @@ def _result(parts: Ingredients, state: TrainingState, scores: Mapping[str, Any],
             "eps": format_radius(parts.threat.eps),
             "radius": parts.threat.radius,
         },
-        "selected_on": "val",
+        "selected_on": selected_on(splits.notes),
         "selection": {
             "score": f"val_{parts.method.selects_on}",
             "epoch": int(selected["epoch"]),

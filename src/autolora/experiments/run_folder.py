@@ -58,7 +58,7 @@ def as_begun(config: RunConfig, stored: RunConfig) -> RunConfig:
         config: What the user gave this time.
         stored: What the run began with.
     """
-    left_open = [item.name for item in fields(RunConfig) if item.name not in MANNER and _is_open(config, item.name)]
+    left_open = [item.name for item in fields(RunConfig) if item.name != "out" and _is_open(config, item.name)]
     return replace(config, **{name: getattr(stored, name) for name in left_open})
 
 

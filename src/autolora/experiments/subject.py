@@ -6,6 +6,8 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,13 +89,25 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def settings_fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 over what modules are and how they are set, which decides about answers beside the tensors."""
+    """Return the SHA-256 over what modules are and how they are set, which decides about answers beside the tensors.
+
+    Settings are attributes that are plain values, tuples and lists of them, and functions by their names.
+    """
     found = hashlib.sha256()
     for name, module in model.named_modules():
         kind = type(module)
-        settings = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        settings = {key: shown for key, value in vars(module).items() if (shown := _setting(value)) is not None}
         found.update(f"{name} {kind.__module__}.{kind.__qualname__} {sorted(settings.items())}".encode())
     return found.hexdigest()
+
+
+def _setting(value: Any) -> str | None:
+    if isinstance(value, tuple | list):
+        parts = [_setting(item) for item in value]
+        return None if None in parts else f"({', '.join(map(str, parts))})"
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value) if isinstance(value, bool | int | float | str) else None
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

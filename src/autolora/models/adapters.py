@@ -146,10 +146,11 @@ def check_backbone(adapter: Adapter, model: RobustModel) -> None:
     own, theirs = adapter.architecture, model.architecture
     if own is not None and own.name != theirs.name:
         raise InputError(f"the adapter belongs to {own.name}, not to {theirs.name}; build the model with that name")
-    if own is not None and own.arguments != theirs.arguments:  # the same tensors may lie in another network
+    other = [name for name in own.arguments if own.arguments[name] != theirs.arguments.get(name)] if own else []
+    if own is not None and other:  # the same tensors may lie in another network
         raise InputError(
-            f"the adapter belongs to {own.name} built with {own.arguments or 'no arguments'}, not with "
-            f"{theirs.arguments or 'none'}; build the model from the weights that the adapter was trained on"
+            f"the adapter belongs to {own.name} built with {other[0]}={own.arguments[other[0]]}, not with "
+            f"{theirs.arguments.get(other[0], 'its default')}; build the model from the weights that it was trained on"
         )
     if adapter.head and adapter.classifier != theirs.classifier:
         raise InputError(

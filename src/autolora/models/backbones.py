@@ -13,7 +13,7 @@ from torch import nn
 
 from autolora.errors import InputError
 from autolora.models.branches import evaluating
-from autolora.models.bundle_config import check_bundle
+from autolora.models.bundle_config import check_arguments, check_bundle
 from autolora.models.checkpoints import AUTO, Checkpoint, Normalization, check_format, load_checkpoint, sources
 from autolora.models.checkpoints.architectures import architecture_by_shapes
 from autolora.models.checkpoints.sources import PACKAGED, PACKAGED_ARCHITECTURE, architecture_of, packaged_weights
@@ -159,6 +159,7 @@ def _create(name: str, weights: str, image_size: int | None, checkpoint: Checkpo
         head = checkpoint.state.get(f"{classifier}.weight")
         arguments["num_classes"] = len(head) if head is not None and head.dim() else 0
     if checkpoint is not None and checkpoint.architecture == name:
+        check_arguments(Path("config.json"), checkpoint.arguments)
         arguments = {**checkpoint.arguments, **arguments}
     if checkpoint is not None and checkpoint.stem_padding is not None and isinstance(blueprint, CifarStemResNet):
         arguments["stem_padding"] = checkpoint.stem_padding

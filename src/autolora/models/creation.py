@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from timm.models._input import get_model_args  # what save_for_hf writes beside every model
 
 from autolora.errors import InputError
 from autolora.models.hub import fetch, within_reach
@@ -17,7 +20,9 @@ __all__ = ["TimmModel", "create", "require_hub"]
 
 FOLDER = "local-dir:"  # timm's word for a folder with a model
 ARGUMENTS = "model_args"  # key of config.json and of a model's pretrained_cfg: with what it was built
-NO_ARCHITECTURE = ("pretrained", "num_classes")
+# timm's own, which are about weights and files
+NO_ARCHITECTURE = (*signature(timm.create_model).parameters, "kwargs", "num_classes", "features_only", "out_indices")
+OURS = ("pretrained", "num_classes", "img_size", "stem_padding")  # arguments that this package gives by itself
 CONFIG = "config.json"
 TimmModel = Any  # an nn.Module with timm's interface (pretrained_cfg, reset_classifier, ...), which timm does not type
 
@@ -38,7 +43,7 @@ def create(name: str, arguments: Mapping[str, Any]) -> TimmModel:
         if name.startswith(FOLDER):
             raise _not_built(name, error) from None
         if "No pretrained weights" not in str(error):
-            raise
+            raise _not_built_with(name, arguments, error) from None
         raise InputError(f"{_no_weights(name, 'timm has none for it')}") from None
     except (OSError, ValueError) as error:  # huggingface_hub and requests raise subclasses of OSError when offline
         if not arguments.get("pretrained"):
@@ -47,13 +52,35 @@ def create(name: str, arguments: Mapping[str, Any]) -> TimmModel:
     except Exception as error:
         if name.startswith(FOLDER):
             raise _not_built(name, error) from None
-        if isinstance(error, TypeError):  # of an argument that the architecture does not take
-            raise InputError(f"model {name!r} cannot be built with {dict(arguments)} ({error})") from None
-        raise
-    built_with = {**_recorded(name), **arguments}
-    kept = {argument: value for argument, value in built_with.items() if argument not in NO_ARCHITECTURE}
-    model.pretrained_cfg = {**model.pretrained_cfg, ARGUMENTS: kept}
+        raise _not_built_with(name, arguments, error) from None
+    built_with = architectural({**_recorded(name), **arguments})
+    model.pretrained_cfg = {**model.pretrained_cfg, ARGUMENTS: _beyond_the_plain(model, built_with)}
     return model
+
+
+def architectural(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a model's arguments that decide what it computes; the rest is about weights and files."""
+    return {name: value for name, value in arguments.items() if name not in NO_ARCHITECTURE}
+
+
+def _beyond_the_plain(model: TimmModel, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what timm writes beside every model, and the plain one of its name has too, such as ``in_chans``."""
+    if not arguments:
+        return {}
+    with torch.device("meta"):
+        plain = get_model_args(timm.create_model(model.pretrained_cfg["architecture"]))
+    return {name: value for name, value in arguments.items() if name not in plain or plain[name] != value}
+
+
+def _not_built_with(name: str, arguments: Mapping[str, Any], error: Exception) -> Exception:
+    """Return the error itself, unless it is about arguments that came with weights."""
+    given = {argument: value for argument, value in arguments.items() if argument not in OURS}
+    if not given:
+        return error
+    return InputError(
+        f"model {name!r} cannot be built with {given}, which config.json beside its weights asks for ({error}); fetch "
+        "them again"
+    )
 
 
 def _recorded(name: str) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from autolora.errors import InputError
-from autolora.experiments.judged import EVALUATIONS, HELD_OUT, VERDICTS
+from autolora.experiments.judged import EVALUATIONS, VERDICTS, has_drawn_images, stranger
 from autolora.experiments.judged_files import check_scores, read_json, require
 from autolora.experiments.result import CONFIG, METRICS, RESULT
+from autolora.experiments.selection import selected_on
 from autolora.report.evaluations import (
     NATURAL,
     Evaluation,
@@ -102,6 +103,11 @@ class CollectedRun:
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
     @property
+    def selected_on_test(self) -> bool:
+        """Whether the epoch was selected on the test images, which makes the scores better than they are."""
+        return selected_on(self.notes, str(self.result.get("selected_on", "val"))) == "test"
+
+    @property
     def method(self) -> str:
         """Return the name of the method."""
         return str(self.config.get("method", "?"))
@@ -142,8 +148,7 @@ class CollectedRun:
     @property
     def images_key(self) -> tuple[Any, ...]:
         """Return what two runs have in common if their test images are the same ones."""
-        told = isinstance(self.data.get("notes"), list)
-        drawn = not told or any(note.startswith(HELD_OUT) for note in self.notes)
+        drawn = has_drawn_images(self.data) is not False
         return (self.data.get("fingerprint"), self.classes, self.config.get("seed") if drawn else None)
 
 
@@ -218,7 +223,12 @@ def _with_evaluations(run: CollectedRun) -> CollectedRun:
     found, unread = [], list(run.unread)
     for path in evaluation_files(run.folder / EVALUATIONS):
         try:
-            found.append(read_evaluation(path, len(run.classes)))
+            evaluation = read_evaluation(path, len(run.classes))
+            reason = stranger(evaluation.about, run.data, run.config)
+            if reason is None:
+                found.append(evaluation)
+            else:
+                unread.append(f"{path.parent} {reason}, and is left out")
         except InputError as error:
             unread.append(str(error))
     return replace(run, evaluations=tuple(found), unread=tuple(unread))

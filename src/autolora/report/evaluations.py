@@ -80,6 +80,7 @@ class Evaluation:
         curve: The same for every radius, where there are several.
         corruptions: By type, with what the file says of them; None if they were not asked for.
         verdicts: Image by image; None if the file is missing.
+        about: Circumstances: of which model and images it is, as far as it tells.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class Evaluation:
     curve: tuple[Measured, ...] = ()
     corruptions: Mapping[str, Any] | None = None
     verdicts: Verdicts | None = field(default=None, repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_evaluation(path: Path, classes: int) -> Evaluation:
@@ -101,8 +103,8 @@ def read_evaluation(path: Path, classes: int) -> Evaluation:
     content, folder = read_json(path), path.parent
     for names, kind in ((("threat_model",), str), (("images",), int), (("scores",), dict)):
         require(content, path, names, kind)
-    about = content.get("circumstances", {})
-    split = str(about.get("split", "test")) if isinstance(about, dict) else "test"
+    about = found if isinstance(found := content.get("circumstances"), dict) else {}
+    split = str(about.get("split", "test"))
     threat = _threat(content["threat_model"])
     curve: list[Measured] = []
     if "curve" in content:
@@ -125,6 +127,7 @@ def read_evaluation(path: Path, classes: int) -> Evaluation:
         tuple(curve),
         _corruptions(content, path),
         verdicts,
+        about,
     )
 
 

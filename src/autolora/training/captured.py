@@ -124,7 +124,8 @@ def _record(step: Step, images: tuple[Tensor, Tensor, Tensor], addresses: tuple[
             step(x_adv, x, target)
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), _uncached():
+    # of this thread alone: another one may pin memory for the next batch meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"), _uncached():
         x_adv.copy_(step(x_adv, x, target))
     return _Recorded(graph, x_adv, x, target, addresses)
 

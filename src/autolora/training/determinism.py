@@ -17,11 +17,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
     On a GPU this costs time. On a CPU torch's results are the same every time anyhow.
     """
+    # read by cuBLAS when it is first used, which may be in a run before the one that asks for determinism
+    os.environ.setdefault(WORKSPACE, ":4096:8")
     if not wanted:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    os.environ.setdefault(WORKSPACE, ":4096:8")  # read by cuBLAS when it is first used
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from autolora.attacks import Objective
 from autolora.attacks.climbing import AttackStep, Slope, climbing, image_gradient, repeated
 from autolora.models import RobustModel
 from autolora.models.folding import Network
@@ -20,6 +22,8 @@ from autolora.training.trial import Trial
 
 Compile = Literal["auto", "off", "attack", "on"]
 T = TypeVar("T")
+
+RECORDING = "2.15"  # the version of torch that is known to leave nothing behind of a recording that failed
 
 
 @dataclass
@@ -96,7 +100,7 @@ class Forms:
         self, network: Network, parts: int, step: AttackStep, x_adv: Tensor, x: Tensor, target: Tensor, steps: int
     ) -> Tensor:
         def through(slope: Slope, compiled: bool) -> Tensor:
-            if self.captured is None:
+            if self.captured is None or not _is_fixed(step.objective):
                 return repeated(step, slope, x_adv, x, target, steps)
             tensors = [*network.tensors.values(), *self.model.parameters(), *self.model.buffers()]
             once, key = partial(step, slope), (step, compiled)
@@ -106,6 +110,11 @@ class Forms:
         if len(x) != self._whole(parts):
             return plain()
         return self.attack.run(plain, partial(through, self._slope.of(network, step.objective), True))
+
+
+def _is_fixed(objective: Objective) -> bool:
+    """Say whether an objective is the same function at every call, so that what was recorded of it stays right."""
+    return isinstance(objective, FunctionType) and objective.__closure__ is None
 
 
 def forms_for(
@@ -139,4 +148,5 @@ def forms_for(
     loss = Trial("loss", None if tried else mode == "on", wait=wait)
     if tried or attack.compiled:
         torch.compiler.reset()  # the graphs of another run in this process would count against a limit
-    return Forms(model, images, attack, loss, CapturedSteps() if gpu and mode in ("attack", "on") else None, backend)
+    recorded = gpu and mode in ("attack", "on") and torch.__version__ >= RECORDING
+    return Forms(model, images, attack, loss, CapturedSteps() if recorded else None, backend)

@@ -18,7 +18,10 @@ from accelerate.utils import DataLoaderConfiguration
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from autolora.errors import InputError
 from autolora.models.branches import batch_norms
+
+OURS = "made_by_autolora"  # in accelerate's state, where a run of this package has set it up
 
 
 def accelerator_for(device: torch.device, precision: str) -> Accelerator:
@@ -32,19 +35,35 @@ def accelerator_for(device: torch.device, precision: str) -> Accelerator:
     """
     scaled = "fp16" if precision == "fp16" else "no"
     _forget_another_run(device, scaled)
-    return Accelerator(
+    ours = not is_initialized()
+    accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=scaled,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    if ours:
+        AcceleratorState._shared_state[OURS] = True
+    return accelerator
 
 
 def _forget_another_run(device: torch.device, scaled: str) -> None:
-    """Let this run have its own device and precision: accelerate keeps those of the first one in a process for all."""
+    """Let this run have its own device and precision: accelerate keeps those of the first one in a process for all.
+
+    Raises:
+        InputError: If they were not set by a run of this package, but by the program around it.
+    """
     if not is_initialized():
         return
     kept = AcceleratorState()
-    if kept.num_processes == 1 and (kept.device.type, kept.mixed_precision) != (device.type, scaled):
+    if (kept.device.type, kept.mixed_precision) == (device.type, scaled):
+        return
+    if OURS not in AcceleratorState._shared_state:
+        raise InputError(
+            f"this program has set up accelerate for {kept.device.type} with mixed_precision={kept.mixed_precision}, "
+            f"and the run is to have {device.type} with {scaled}; give it that device and precision, or run it in a "
+            "process of its own"
+        )
+    if kept.num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -98,7 +98,8 @@ class Update:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            if self.forms is None or not self.forms.release():
+            # several processes cannot try again: one alone would repeat exchanges that the others go on from
+            if self.accelerator.num_processes > 1 or self.forms is None or not self.forms.release():
                 self._halve(len(y))
             return None
 

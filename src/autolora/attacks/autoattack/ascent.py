@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from autolora.attacks.autoattack.rounds import Siblings
-from autolora.attacks.climbing import by_images
+from autolora.attacks.climbing import by_images, gain_of
 from autolora.attacks.victim import Victim
 from autolora.threat import ThreatModel
 
@@ -128,7 +128,8 @@ class Ascent:
         with torch.enable_grad():
             logits = victim.climbed(x_adv)
             loss = self.objective(logits, y, target)
-            gain = loss.sum()
+            half = logits.dtype is torch.float16
+            gain = gain_of(lambda scores: self.objective(scores, y, target), logits) if half else loss.sum()
         grad = by_images(gain, x_adv)
         # a search in low precision may overflow where the model stands: such a point is not the best, and no way on
         loss = torch.where(loss.isfinite(), loss, -torch.inf).detach().float()

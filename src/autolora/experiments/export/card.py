@@ -27,7 +27,7 @@ def model_card(product: Product, library: str, use: Sequence[str]) -> str:
         library_name=library,
         pipeline_tag="image-classification",
         tags=["image-classification", "adversarial-robustness", *filter(None, ["autolora", visible(method)])],
-        datasets=_hub_dataset(product),
+        datasets=[named] if (named := hub_dataset(str(product.record.get("data", "")))) is not None else None,
         model_name=visible(product.name),
         eval_results=[_result(product, item) for item in product.measurements] or None,
     )
@@ -41,6 +41,14 @@ LICENCE = (
     "Not stated. Whoever publishes this model chooses one that the licences of the pre-trained weights and of the "
     "images allow, and writes it as `license:` into the header above.",
 )
+
+
+NOT_ON_THE_HUB = "images"  # for the hub, which checks that the name of a data set could be one of its own
+
+SELECTED_ON = {
+    "val": ["- selected on validation images; the test images were not used for it"],
+    "test": ["- **selected on the test images themselves: the scores are better than they would be on others**"],
+}
 
 
 def plain(text: str) -> str:
@@ -59,7 +67,7 @@ def _result(product: Product, item: Measurement) -> EvalResult:
     return EvalResult(
         task_type="image-classification",
         task_name="Image classification",
-        dataset_type=data.removeprefix("hf:"),
+        dataset_type=hub_dataset(data) or NOT_ON_THE_HUB,
         dataset_name=data,
         dataset_split="test",
         metric_type="accuracy",
@@ -78,14 +86,16 @@ def _name(item: Measurement) -> str:
     return f"Robust accuracy, {label}, {item.threat}{bound}"
 
 
-def _hub_dataset(product: Product) -> list[str] | None:
-    data = str(product.record.get("data", ""))
-    return [data.removeprefix("hf:")] if data.startswith("hf:") else None
+def hub_dataset(data: str) -> str | None:
+    """Return ORG/NAME of data of the hub, without the options behind it; None of other data."""
+    return data.removeprefix("hf:").partition(",")[0] if data.startswith("hf:") else None
 
 
 def _title(product: Product) -> list[str]:
     architecture = product.model.architecture
-    threat = f", trained against {plain(product.threat_model)}" if product.threat_model else ""
+    natural = _part(product.record, "selection").get("score") == "val_natural"  # a method that attacks nothing
+    how = "selected for its natural accuracy, and measured under" if natural else "trained against"
+    threat = f", {how} {plain(product.threat_model)}" if product.threat_model else ""
     return [
         f"# {plain(product.name)}",
         "",
@@ -112,7 +122,7 @@ def _input(product: Product) -> list[str]:
     ]
     if product.is_ours:
         lines.append(
-            f"In training and evaluation, the shorter side was brought to {product.shorter_side} pixels (bilinear, "
+            f"In evaluation, the shorter side was brought to {product.shorter_side} pixels (bilinear, "
             f"antialiased), and the central {height}x{width} cut out."
         )
     return [*lines, ""]
@@ -165,8 +175,7 @@ def _protocol(product: Product) -> list[str]:
         "made by": ", ".join(f"{names.get(name, name)} {value}" for name, value in made.items() if value),
     }
     lines = [f"- {name}: {plain(str(value))}" for name, value in facts.items() if value not in (None, "")]
-    if record.get("selected_on") == "val":
-        lines.append("- selected on validation images; the test images were not used for it")
+    lines += SELECTED_ON.get(str(record.get("selected_on")), [])
     return ["## Protocol", "", *lines, ""] if lines else []
 
 

@@ -44,7 +44,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
     try:
         address = api.create_repo(repository, repo_type="model", private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, repo_type="model", folder_path=folder, commit_message="autolora export")
-    except OSError as error:  # of which the client's errors are
+    except (OSError, ValueError) as error:  # the client's errors are of the first, a card that it refuses of the second
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"--push-to-hub {repository}: the hub refused ({reason}); {folder} is complete, so mend that and upload it "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.export.measurements import Measurement, measured
 from autolora.experiments.image_sides import SHORTER_SIDE, shorter_side
-from autolora.experiments.judged import EVALUATION, EVALUATIONS, REQUIRED
+from autolora.experiments.judged import EVALUATION, EVALUATIONS, REQUIRED, stranger
 from autolora.experiments.judged_files import read_json, read_result, require
 from autolora.experiments.result import CONFIG, RESULT
+from autolora.experiments.selection import selected_on
 from autolora.experiments.subject import model_fingerprint
 from autolora.models import RobustModel
 from autolora.models.bundle import bundle_classes, bundle_record, load_bundle
@@ -24,6 +24,7 @@ from autolora.models.bundle import bundle_classes, bundle_record, load_bundle
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+PUBLIC = ("hf", "hf-hub", "hf_hub", "salman2020", "torchvision")  # what stands behind these is a name, and no path
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _of_run(folder: Path) -> Product:
         "fingerprint": data["fingerprint"],
         "started_from": {"model": public_name(config.model), "weights": public_name(config.weights)},
         "seed": config.seed,
-        "selected_on": content.get("selected_on"),
+        "selected_on": selected_on(data.get("notes") or (), str(content.get("selected_on", ""))),
         "selection": content.get("selection"),
         "epochs_run": content.get("epochs_run"),
         "environment": {name: content.get("environment", {}).get(name) for name in ("version", "commit", "torch")},
@@ -126,7 +127,7 @@ def _product(source: Path, model_folder: Path, record: Mapping[str, Any], config
 
 def _evaluations(run: Path, model: RobustModel, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the later evaluations of this very model on its test images; of the others, say why they are left out."""
-    fingerprint = model_fingerprint(model)
+    fingerprint, size = model_fingerprint(model), model.architecture.input_size[-1]
     found = []
     for path in sorted((run / EVALUATIONS).glob(f"*/{EVALUATION}")):
         content = read_json(path)
@@ -137,6 +138,8 @@ def _evaluations(run: Path, model: RobustModel, record: Mapping[str, Any]) -> li
             logger.warning(f"{path} is not in the export: it is about another model")
         elif (about.get("data"), about.get("split")) != (record["fingerprint"], "test"):
             logger.warning(f"{path} is not in the export: it is not on the test images of the run")
+        elif (reason := stranger(about, {"fingerprint": record["fingerprint"]}, {"image_size": size})) is not None:
+            logger.warning(f"{path} is not in the export: it {reason}")
         else:
             found.append({key: content[key] for key in ("threat_model", "images", "scores", "curve") if key in content})
     return found
@@ -144,10 +147,10 @@ def _evaluations(run: Path, model: RobustModel, record: Mapping[str, Any]) -> li
 
 def public_name(text: str) -> str:
     """Return a name without the path of this machine: the last part of a path, a hub's name as it is."""
-    scheme, colon, _ = text.partition(":")
-    if colon and scheme != "wds" and re.fullmatch(r"[a-z][a-z0-9_-]+", scheme):
+    scheme, colon, place = text.partition(":")
+    if colon and scheme in PUBLIC:
         return text
-    return Path(text.partition("?")[0]).name or text
+    return Path((place if scheme == "local-dir" else text).partition("?")[0]).name or text
 
 
 def visible(text: str) -> str:

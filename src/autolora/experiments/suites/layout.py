@@ -15,8 +15,7 @@ from autolora.data.finding import Found, find
 from autolora.data.layout import Classes, Tree
 from autolora.data.sources import File, FileSource
 from autolora.errors import InputError
-
-LABEL = "VALIDATION-IMAGES-ARE-TEST-IMAGES"
+from autolora.experiments.selection import LABEL
 
 
 def validated_on_test(data: str, folder: Path) -> Path:

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from autolora.errors import InputError
 from autolora.experiments.config import suggestion
 from autolora.experiments.judged import JudgedRun, read_judged
 from autolora.experiments.result import RESULT
-from autolora.experiments.suites.layout import LABEL
+from autolora.experiments.selection import selected_on
 from autolora.methods import METHODS
 from autolora.models.counting import build_on_meta, count_parameters
 from autolora.models.lowrank import Style, Targets
@@ -181,7 +181,7 @@ def _entry(path: Path) -> Entry:
         seconds=float(run.content["seconds"]),
         parameters=parameters,
         low_rank=low_rank,
-        selected_on="test" if _validated_on_test(data.get("notes", ())) else str(run.content.get("selected_on", "val")),
+        selected_on=selected_on(data.get("notes", ()), str(run.content.get("selected_on", "val"))),
         folder=str(path),
     )
 
@@ -195,10 +195,6 @@ def _options(run: JudgedRun) -> str:
 
 def _percent(scores: Mapping[str, Any], name: str) -> float | None:
     return 100 * scores[name]["correct"] / scores[name]["total"] if name in scores else None
-
-
-def _validated_on_test(notes: Iterable[Any]) -> bool:
-    return any(LABEL in str(note) for note in notes)
 
 
 def _counts(path: Path, config: Mapping[str, Any]) -> tuple[int, int | None]:

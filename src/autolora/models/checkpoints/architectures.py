@@ -8,11 +8,13 @@ share names and shapes among each other (ViT and DeiT, say) and differ in what t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from autolora.models.bundle_config import check_arguments
 from autolora.models.checkpoints.names import stem_size
 from autolora.models.creation import create
 from autolora.models.weights import misfits
@@ -80,6 +82,7 @@ def fits_architecture(name: str, state: Mapping[str, Tensor], arguments: Mapping
     Raises:
         InputError: If timm cannot build it with them.
     """
+    check_arguments(Path("config.json"), arguments or {})
     with torch.device("meta"):
         model = create(name, {**(arguments or {}), "num_classes": 0})
         head = state.get(f"{model.pretrained_cfg['classifier']}.weight")

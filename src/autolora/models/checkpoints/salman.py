@@ -7,11 +7,6 @@ eps 0 are trained without an attack. The collection has ShuffleNet-v2 besides, w
 
 from __future__ import annotations
 
-from typing import Any
-
-from timm.models import build_model_with_cfg, register_model
-from timm.models.resnet import Bottleneck, ResNet
-
 from autolora.errors import InputError
 
 __all__ = ["COLLECTION", "PREFIX", "REPOSITORY", "file_of", "is_salman", "summary_of"]
@@ -70,25 +65,3 @@ def summary_of(name: str) -> str:
         return f"{COLLECTION[name]}, trained on ImageNet without an attack"
     threat = f"Linf {float(radius):g}/255" if norm == "linf" else f"L2 {radius}"
     return f"{COLLECTION[name]}, adversarially trained on ImageNet, {threat}"
-
-
-default_cfgs = {
-    "wide_resnet50_4": {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bilinear",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "conv1",
-        "classifier": "fc",
-    }
-}
-
-
-@register_model
-def wide_resnet50_4(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ResNet-50 with four times the inner channels (Zagoruyko and Komodakis, 2016); timm has it with two."""
-    arguments = {"block": Bottleneck, "layers": (3, 4, 6, 3), "base_width": 256, **kwargs}
-    return build_model_with_cfg(ResNet, "wide_resnet50_4", pretrained, **arguments)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
 
-from autolora.models.bundle_config import check_arguments
 from autolora.models.checkpoints.contents import IMAGENET, RAW, Checkpoint, Contents, Format, Misfit, Normalization
 from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.checkpoints.names import below, normalizer, shortcut_stem_padding, stem_size, torchvision_names
 from autolora.models.checkpoints.pickles import Record
+from autolora.models.creation import architectural
 
 __all__ = ["CIFAR_RESNET", "PLAIN", "ROBUSTBENCH", "TIMM", "TORCHVISION"]
 
@@ -104,14 +103,13 @@ def read_timm(contents: Contents) -> Checkpoint:
     mean, std = (_sequence(recorded.get(value)) for value in ("mean", "std"))
     where = "in config.json beside the file" if config else "in the file"
     name, arguments = config.get("architecture"), _settings(config.get("model_args"))
-    check_arguments(Path("config.json"), arguments)
     padding = arguments.get("stem_padding")
     return Checkpoint(
         contents.state,
         Normalization(mean, std, where) if mean and std else None,
         padding if isinstance(padding, int) else None,
         name if isinstance(name, str) else _recorded_architecture(contents),
-        arguments={argument: value for argument, value in arguments.items() if argument != "num_classes"},
+        arguments=architectural(arguments),
     )
 
 
