@@ -44,7 +44,7 @@ def left(folder: Path) -> list[str]:
     ("argv", "point"),
     [
         (["fit", "PHOTOS", *OPTIONS, "--out", "out"], Point("decode", 5, SIGTERM)),
-        (["pretrain", "PHOTOS", *PLAIN, "--out", "out"], Point("decode", 1, SIGTERM)),
+        (["pretrain", "PHOTOS", *PLAIN, "--schedule-options.warmup", "0", "--out", "out"], Point("decode", 1, SIGTERM)),
         (["quickstart", "--out", "out", "--quiet"], Point("begin run", 1, SIGTERM)),
         (["evaluate", "RUN", "--device", "cpu", "--out", "out"], Point("decode", 3, SIGTERM)),
         (["doctor", "RUN", "--device", "cpu"], Point("decode", 3, SIGTERM)),
