@@ -71,7 +71,10 @@ class Cosine(Planned):
     def __init__(self, lr: float, epochs: int, warmup: int = 0, minimum: float = 0) -> None:
         super().__init__(lr)
         if not 0 <= warmup < epochs:
-            raise InputError(f"warmup={warmup} does not fit in epochs={epochs}; it lies in 0..{max(epochs - 1, 0)}")
+            raise InputError(
+                f"warmup={warmup} does not fit in epochs={epochs}; it lies in 0..{max(epochs - 1, 0)}: set it "
+                "(--schedule-options.warmup), or take more epochs"
+            )
         if not 0 <= minimum < math.inf:
             raise InputError(f"minimum={minimum}: a learning rate is 0 or more")
         self.epochs, self.warmup, self.minimum = epochs, warmup, minimum
