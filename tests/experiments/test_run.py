@@ -253,6 +253,18 @@ def test_natural_fine_tuning_selects_on_natural_accuracy(config: Callable[..., R
 # interruption
 
 
+def interrupted(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a run, and interrupt it when its first epoch is over."""
+
+    def write_and_stop(path: Path, rows: list[dict[str, float]]) -> None:
+        write_metrics(path, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("autolora.experiments.tracking.write_metrics", write_and_stop)
+        run(config, progress=False)
+
+
 @pytest.mark.parametrize("schedule", ["auto", "cosine"])
 def test_resumed_is_uninterrupted(
     config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
@@ -260,13 +272,7 @@ def test_resumed_is_uninterrupted(
     options = {"epochs": 3, "schedule": schedule, "track": "none"}
     whole = run(config(**options, out=str(tmp_path / "whole")), progress=False)
 
-    def interrupted(path: Path, rows: list[dict[str, float]]) -> None:
-        write_metrics(path, rows)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("autolora.experiments.tracking.write_metrics", interrupted)
-        run(config(**options), progress=False)
+    interrupted(config(**options), monkeypatch)
     folder = config().folder
     assert len(metrics(folder)) == 1
     assert not (folder / "result.json").exists()
@@ -336,13 +342,7 @@ def test_what_is_left_open_is_as_it_was_when_the_run_began(
     options |= {"method_options": {"alpha": 2.0}, "schedule_options": {"rho": 0.5}, "step_size": "3/255"}
     whole = run(config(**options, out=str(tmp_path / "whole")), progress=False)
 
-    def interrupted(path: Path, rows: list[dict[str, float]]) -> None:
-        write_metrics(path, rows)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("autolora.experiments.tracking.write_metrics", interrupted)
-        run(config(**options), progress=False)
+    interrupted(config(**options), monkeypatch)
     kept = (config().folder / "config.yaml").read_text()
     open_again = dict.fromkeys([*options, "rank", "image_size"])
     resumed = run(config(**open_again), resume=True, progress=False)

@@ -146,19 +146,18 @@ def has_drawn_images(data: Mapping[str, Any]) -> bool | None:
     return any(str(note).startswith(HELD_OUT) for note in notes)  # a run of before it was recorded
 
 
-def stranger(about: Mapping[str, Any], data: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+def stranger(about: Mapping[str, Any], fingerprint: Any, image_size: Any) -> str | None:
     """Say what keeps an evaluation from being one of the images that a run was made for, if anything does.
 
     Args:
         about: Its circumstances, as far as it tells them.
-        data: The block of the run's ``result.json``.
-        config: Of the run.
+        fingerprint: Of the run's images.
+        image_size: Side of its images in pixels; None if the run does not tell.
     """
-    if about.get("data", data.get("fingerprint")) != data.get("fingerprint"):
+    if about.get("data", fingerprint) != fingerprint:
         return "is not on the images of the run"
-    size = config.get("image_size")
-    if size is not None and (shown := about.get("image_size", size)) != size:
-        return f"shows images at {shown} pixels, and the run has them at {size}"
+    if image_size is not None and (shown := about.get("image_size", image_size)) != image_size:
+        return f"shows images at {shown} pixels, and the run has them at {image_size}"
     return None
 
 
@@ -209,9 +208,10 @@ def _strange(run: JudgedRun, evaluation: Mapping[str, Any], verdicts: Path) -> s
     about = circumstances if isinstance(circumstances, dict) else {}
     if evaluation.get("threat_model") != run.threat:
         return f"is under {evaluation.get('threat_model')}, not {run.threat}"
-    if (about.get("data"), about.get("split")) != (run.content["data"]["fingerprint"], "test"):
+    fingerprint = run.content["data"]["fingerprint"]
+    if (about.get("data"), about.get("split")) != (fingerprint, "test"):
         return "is not on the test images of the run"
-    if (reason := stranger(about, run.content["data"], run.config)) is not None:
+    if (reason := stranger(about, fingerprint, run.config.get("image_size"))) is not None:
         return reason
     return None if verdicts.is_file() else f"has no {VERDICTS}"
 

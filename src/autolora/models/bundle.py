@@ -19,14 +19,13 @@ from autolora.errors import InputError
 from autolora.models.backbones import split, timm_model
 from autolora.models.bundle_config import check_bundle, read_config
 from autolora.models.checkpoints.sources import architecture_of
-from autolora.models.creation import TimmModel, create
+from autolora.models.creation import CONFIG, TimmModel, create
 from autolora.models.hub import fetch
 from autolora.models.robust import RobustModel
 from autolora.models.upsampling import Upsampling, upsampling_of
 
 UPSAMPLING = "upsampling"  # key in config.json
 RECORD = "autolora"  # key of the circumstances in config.json
-CONFIG = "config.json"
 
 
 def save_bundle(model: RobustModel, folder: Path, classes: Sequence[str], record: Mapping[str, Any]) -> None:

@@ -16,9 +16,8 @@ import timm
 import torch
 
 from autolora.errors import InputError
-from autolora.models.creation import create
+from autolora.models.creation import CONFIG, create
 
-CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 MOST_CLASSES = 100_000
 LARGEST_SIDE = 8192  # pixels

@@ -21,9 +21,9 @@ __all__ = ["TimmModel", "create", "require_hub"]
 FOLDER = "local-dir:"  # timm's word for a folder with a model
 ARGUMENTS = "model_args"  # key of config.json and of a model's pretrained_cfg: with what it was built
 # timm's own, which are about weights and files
-NO_ARCHITECTURE = (*signature(timm.create_model).parameters, "kwargs", "num_classes", "features_only", "out_indices")
+NO_ARCHITECTURE = (*signature(timm.create_model).parameters, "num_classes", "features_only", "out_indices")
 OURS = ("pretrained", "num_classes", "img_size", "stem_padding")  # arguments that this package gives by itself
-CONFIG = "config.json"
+CONFIG = "config.json"  # of a folder in timm's format
 TimmModel = Any  # an nn.Module with timm's interface (pretrained_cfg, reset_classifier, ...), which timm does not type
 
 
@@ -86,7 +86,7 @@ def _not_built_with(name: str, arguments: Mapping[str, Any], error: Exception) -
 def _recorded(name: str) -> dict[str, Any]:
     """Return the arguments that timm has found recorded with a model, in a folder or on the hub, and has taken."""
     source, _, place = name.partition(":")
-    if source == "local-dir":
+    if name.startswith(FOLDER):
         config = Path(place) / CONFIG
     elif source in ("hf-hub", "hf_hub"):
         config = fetch(place, CONFIG)

@@ -224,7 +224,7 @@ def _with_evaluations(run: CollectedRun) -> CollectedRun:
     for path in evaluation_files(run.folder / EVALUATIONS):
         try:
             evaluation = read_evaluation(path, len(run.classes))
-            reason = stranger(evaluation.about, run.data, run.config)
+            reason = stranger(evaluation.about, run.data.get("fingerprint"), run.config.get("image_size"))
             if reason is None:
                 found.append(evaluation)
             else:

@@ -138,7 +138,7 @@ def _evaluations(run: Path, model: RobustModel, record: Mapping[str, Any]) -> li
             logger.warning(f"{path} is not in the export: it is about another model")
         elif (about.get("data"), about.get("split")) != (record["fingerprint"], "test"):
             logger.warning(f"{path} is not in the export: it is not on the test images of the run")
-        elif (reason := stranger(about, {"fingerprint": record["fingerprint"]}, {"image_size": size})) is not None:
+        elif (reason := stranger(about, record["fingerprint"], size)) is not None:
             logger.warning(f"{path} is not in the export: it {reason}")
         else:
             found.append({key: content[key] for key in ("threat_model", "images", "scores", "curve") if key in content})

@@ -13,11 +13,12 @@ from pathlib import Path
 import timm
 
 from autolora.errors import InputError
-from autolora.models.bundle_config import CONFIG, read_config
+from autolora.models.bundle_config import read_config
 from autolora.models.checkpoints import load_checkpoint
 from autolora.models.checkpoints.architectures import architecture_by_shapes, fits_architecture
 from autolora.models.checkpoints.names import stem_size
 from autolora.models.checkpoints.salman import COLLECTION, REPOSITORY, file_of, is_salman
+from autolora.models.creation import CONFIG
 from autolora.models.hub import fetch, require_file
 
 __all__ = [
