@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import MISSING, fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from latex2mathml.converter import convert
 from markdown import Extension, Markdown
 from markdown.preprocessors import Preprocessor
 
+from autolora.experiments.config import RunConfig
+
+OPTIONS = "<!-- the options of a run -->"
 ROOT = Path(__file__).resolve().parents[1]
-DISPLAYED = re.compile(r"^\$\$(.+?)\$\$$|^\.\. math:: (.+)$", re.MULTILINE)
+DISPLAYED = re.compile(r"^\$\$([^$`]+)\$\$$|^\.\. math:: (.+)$", re.MULTILINE)
+INLINE = re.compile(r"(?<![\w$`\\])\$(?=\S)([^$`\n]+?)(?<=\S)\$(?![\w$])")
 ROLE = re.compile(r":(?:class|func|mod|data|meth):`~?([^`]+)`")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#]+)\)")
@@ -22,11 +27,12 @@ logger = logging.getLogger("mkdocs.hooks.site")
 
 
 class Equations(Preprocessor):
-    """Turn ``$$...$$``, which pages write, and ``.. math::``, which docstrings write, into MathML."""
+    """Turn ``$$...$$`` and ``$...$``, which pages write, and ``.. math::``, which docstrings write, into MathML."""
 
     def run(self, lines: list[str]) -> list[str]:
-        """Replace every displayed equation of a page or a docstring."""
+        """Replace every equation of a page or a docstring."""
         text = DISPLAYED.sub(lambda found: self._stash(found[1] or found[2]), "\n".join(lines))
+        text = INLINE.sub(lambda found: self.md.htmlStash.store(convert(found[1])), text)
         return ROLE.sub(r"`\1`", text).split("\n")
 
     def _stash(self, latex: str) -> str:
@@ -51,8 +57,18 @@ def on_config(config: Any) -> Any:
     return config
 
 
+def _options() -> str:
+    """Write the fields of a run's configuration as a table, from where they are defined."""
+    rows = ["| option | default | |", "|---|---|---|"]
+    for item in fields(RunConfig):
+        default = "" if item.default is MISSING else f"`{item.default}`"
+        rows.append(f"| `{item.name}` | {default} | {item.metadata.get('help', '')} |")
+    return "\n".join(rows)
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Name files of the repository that a page links to; the site does not hold them."""
+    """Fill in the table of options; name files of the repository that a page links to: the site does not hold them."""
+    markdown = markdown.replace(OPTIONS, _options())
     here = Path(page.file.src_uri).parent
 
     def named(found: re.Match[str]) -> str:

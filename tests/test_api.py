@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autolora
+from autolora.attacks.autoattack.ensemble import NATURAL
 from autolora.errors import InputError
 from autolora.models import build_model
+from autolora.threat import Norm, ThreatModel
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +141,7 @@ def test_what_cannot_be_evaluated_is_said_before_anything_is_attacked() -> None:
     options: dict[str, Any] = {"attacks": ["pgd-1"], "progress": False}
     cases: list[tuple[Tensor, dict[str, Any], str]] = [
         (y, {"attacks": []}, "no attack given"),
-        (y, {"batch_size": 0}, "batch_size=0 is too small"),
+        (y, {"batch_size": 0}, "batch_size=0 is no number of images"),
         (y + 1, {}, "labels from 1 to 3 do not belong to a model of 3 classes"),
         (y - 1, {}, "labels from -1"),
         (y.float(), {}, "labels of torch.float32 are none"),
@@ -155,6 +159,64 @@ def test_images_in_half_precision_are_judged_and_kept(tmp_path: Path) -> None:
         model.bfloat16(), x.bfloat16(), y, attacks=["pgd-2"], eps="64/255", out=tmp_path / "e", progress=False
     )
     assert found["pgd-2"]["correct"] < found["natural"]["correct"]
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_model_of_16_bits_is_attacked_within_eps_by_all_of_autoattack(
+    kind: torch.dtype, norm: Norm, tmp_path: Path
+) -> None:
+    """On the grid of bf16, which is coarse beside this eps, what is found would lie outside of the ball."""
+    threat, model = ThreatModel(0.15 if norm == "Linf" else 0.486, norm), Linear(3)  # half of the images
+    x, y = images(model, 24)
+    x = x.to(kind)
+    out = tmp_path / "e"
+    found = autolora.evaluate(
+        model.to(kind), x, y, attacks=["autoattack"], eps=threat.eps, norm=norm, out=out, progress=False
+    )
+    assert 0 < found["autoattack"]["correct"] < found["natural"]["correct"] == 24
+    (file,) = out.rglob("*.safetensors")
+    shard = load_file(file)
+    moved = (shard["fallen"].double() - x[shard["by"] > NATURAL].double()).flatten(1)
+    length = moved.abs().amax(dim=1) if norm == "Linf" else moved.norm(dim=1)
+    assert len(moved) == 24 - found["autoattack"]["correct"] and length.max() <= float(threat.eps) * (1 + 1e-4)
+
+
+def test_one_attack_may_be_given_by_itself() -> None:
+    model = Linear(3).eval()
+    x, y = images(model)
+    one = autolora.evaluate(model, x, y, attacks="pgd-1", progress=False)
+    assert one == autolora.evaluate(model, x, y, attacks=["pgd-1"], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": "resnet18"}, "the model is a str"),
+        ({"model": lambda x: (x, x)}, "answers 2 images with tuple"),
+        ({"model": lambda x: x.mean(dim=(1, 2, 3)).long()}, r"with \(2,\); it has to give logits"),
+        ({"x": np.zeros((6, 3, 2, 2), dtype=np.float32)}, "are a ndarray of other things"),
+        ({"x": 3}, "images are a int"),
+        (
+            {"x": DataLoader(list(zip(torch.rand(6, 3, 2, 2), range(6), strict=True)), batch_size=None)},
+            "gives single images",
+        ),
+        ({"x": torch.zeros(6, 3, 2, 2, dtype=torch.uint8)}, r"images of torch.uint8 .* x.float\(\) / 255"),
+        ({"y": [0] * 6}, "labels are a list"),
+        ({"y": np.zeros(6, dtype=np.int64)}, "labels are a ndarray"),
+        ({"batch_size": "4"}, "batch_size='4' is no number of images"),
+        ({"precision": "fp8"}, "precision='fp8' is not one of"),
+        ({"seed": 2 * 10**10}, "seed=20000000000 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"out": __file__}, "is a file"),
+    ],
+)
+def test_what_is_no_model_and_no_images_is_said_in_one_line(changed: dict[str, Any], said: str) -> None:
+    given: dict[str, Any] = {"model": Linear(3), "x": torch.rand(6, 3, 2, 2), "y": torch.zeros(6).long()} | changed
+    with pytest.raises(InputError, match=said):
+        autolora.evaluate(
+            given.pop("model"), given.pop("x"), given.pop("y"), attacks=["pgd-1"], progress=False, **given
+        )
 
 
 def test_images_without_labels_and_labels_that_do_not_fit() -> None:

@@ -215,6 +215,10 @@ def test_multistep_by_name_scales_the_milestones(epochs: int, milestones: tuple[
     assert schedule.lr == 0.01
 
 
+def test_no_milestones_are_none_and_not_the_papers() -> None:
+    assert run(build_schedule("multistep", 0.01, 60, {"milestones": []}), [0.5] * 60)[0] == [0.01] * 60
+
+
 def test_options_reach_the_schedule() -> None:
     auto = build_schedule("auto", 0.1, 60, {"checkpoints": [0, 16, 24], "condition2": "apgd"})
     assert isinstance(auto, AutoLR) and auto.checkpoints == (0, 16, 24) and auto.condition2 == "apgd"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from autolora.attacks import PGD, Objective, parse_attack
 from autolora.attacks.autoattack.ascent import Ascent
+from autolora.attacks.autoattack.fab import FABT
 from autolora.attacks.pgd import Start
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
@@ -337,6 +338,12 @@ def test_a_model_without_a_gradient_is_refused() -> None:
     model = Linear(classes=3)
     with pytest.raises(InputError, match="no gradient by the image"):
         PGD(ThreatModel("8/255"))(lambda x: model(x).detach(), *mid_grey(model))
+
+
+def test_a_walk_to_the_boundary_without_a_gradient_is_refused() -> None:
+    model = Linear(classes=3)
+    with pytest.raises(InputError, match="no gradient by the image"):
+        FABT(ThreatModel("8/255"))(Victim(lambda x: model(x).detach()), *mid_grey(model))
 
 
 def test_of_all_restarts_each_image_keeps_its_worst() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from autolora.experiments.config import RunConfig
 
 from .blocks import ROOT
 
@@ -43,8 +47,11 @@ def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_equations_are_drawn_without_a_script(site: Path) -> None:
     page = (site / "methods/autolora.html").read_text(encoding="utf-8")
     assert page.count("<math") == 2 and "$$" not in page and "(6, 7)" in page
-    for text in (file.read_text(encoding="utf-8") for file in site.rglob("*.html")):
+    for file in site.rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
         assert ".. math::" not in text and ":class:" not in text
+        shown = re.sub(r"(?s)<(code|pre|script|style|math)\b.*?</\1>", "", text)
+        assert not re.search(r"\$[^$\n]*\$|\$\$", shown), file.name
 
 
 def test_public_names_have_a_place(site: Path) -> None:
@@ -53,3 +60,10 @@ def test_public_names_have_a_place(site: Path) -> None:
     page = (site / "api.html").read_text(encoding="utf-8")
     for name in set(autolora.__all__) - {"METHODS"}:
         assert re.search(rf'<h3 id="autolora\.[\w.]*\b{name}"', page), name
+
+
+def test_every_option_of_a_run_is_listed_with_its_help(site: Path) -> None:
+    page = re.sub(r"<[^>]+>", "", (site / "api.html").read_text(encoding="utf-8"))
+    for item in fields(RunConfig):
+        said = html.escape(item.metadata["help"].partition("`")[0], quote=False)
+        assert re.search(rf"\b{item.name}\b", page) and said in page, item.name

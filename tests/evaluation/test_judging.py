@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from autolora.attacks import PGD
 from autolora.attacks.autoattack.apgd import APGD, APGDT
 from autolora.attacks.autoattack.ensemble import NATURAL, STANDING, AutoAttack, Falls, Part
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.evaluation.judging import Alone, OnPart, judge, score, standing
 from autolora.evaluation.shards import Shard, Shards
 from autolora.threat import ThreatModel

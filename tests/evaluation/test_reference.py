@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from autolora.attacks.autoattack.ensemble import NATURAL, STANDING, AutoAttack, Version
 from autolora.attacks.autoattack.reference import ReferenceAutoAttack
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.experiments.evaluation import Panel, Questions, evaluate
 from autolora.threat import Norm, Radius, ThreatModel
@@ -157,6 +158,6 @@ def test_pgd_is_not_called_the_references() -> None:
 
 def test_a_missing_package_is_asked_for_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(InputError, match=r"pip install 'autolora\[reference\]'") as caught:
+    with pytest.raises(InputError, match=r"pip install '\.\[reference\]'") as caught:
         ReferenceAutoAttack(ThreatModel("8/255"))
     assert "\n" not in str(caught.value)

@@ -209,11 +209,22 @@ def test_where_there_is_no_t_test() -> None:
         paired_t_test([0.1, 0.2], [0.3])
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_four_in_five_repetitions_find_the_difference_over_seeds(seeds: int) -> None:
-    test = TTest(0.0, 0.01, 2 * seeds - 2)
-    threshold = stats.t.ppf(0.975, test.df)
-    assert 0.77 < stats.nct.sf(threshold, test.df, test.detectable() / 0.01) < 0.86
+@pytest.mark.parametrize("df", [1.0, 2.0, 2.6, 4.0, 8.0, 18.0])
+@pytest.mark.parametrize("tests", [1, 4, 18])
+def test_four_in_five_repetitions_find_the_difference_over_seeds(df: float, tests: int) -> None:
+    """A normal estimate over an independent chi, drawn: no formula of the power is used."""
+    rng, level = np.random.default_rng(0), 0.05 / tests
+    shift = TTest(0.0, 0.01, df).detectable(level) / 0.01
+    drawn = (rng.standard_normal(400_000) + shift) / np.sqrt(rng.chisquare(df, 400_000) / df)
+    assert np.mean(np.abs(drawn) >= stats.t.ppf(1 - level / 2, df)) == pytest.approx(0.8, abs=0.004)
+
+
+@pytest.mark.parametrize("df", [4.0, 8.0, 18.0, 200.0])
+def test_the_power_is_that_of_scipys_noncentral_t(df: float) -> None:
+    threshold = stats.t.ppf(0.975, df)
+    shift = TTest(0.0, 1.0, df).detectable()
+    found = stats.nct.sf(threshold, df, shift) + stats.nct.cdf(-threshold, df, shift)
+    assert found == pytest.approx(0.8, abs=1e-4)
 
 
 def test_holm_by_hand() -> None:

@@ -18,6 +18,7 @@ from autolora.errors import InputError
 from autolora.experiments.comparison import compare
 from autolora.experiments.conclusion import caveats, in_points, interval, p_value, verdict
 from autolora.experiments.judged import read_judged
+from autolora.experiments.selection import LABEL
 
 HELD_OUT = "there is no test split: 10 of 50 images were held out"
 GIVEN = "validation: 10 of 40 training images (25 %), standard error up to 15.8 points"
@@ -278,6 +279,62 @@ def test_more_than_two_are_corrected(runs: Runs) -> None:
     notes = " ".join(caveats(comparison))
     assert "for 3 comparisons" in notes
     assert "level 0.05 / 3" in notes
+
+
+# what has to be known
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ((None, "val", "val"), None),
+        (("test", "val", "test"), "Runs of autolora had their epoch selected on the test images"),
+        (("test", "test", "test"), "The epoch of every run was selected on the test images"),
+    ],
+)
+def test_who_was_selected_on_test_images_is_said(runs: Runs, stated: tuple[str | None, ...], said: str | None) -> None:
+    """Two seeds of one configuration, and one of another between them."""
+    folders = [runs("a", first(9, 40)), runs("b", first(12, 40), method="at"), runs("c", first(10, 40), seed=1)]
+    for folder, where in zip(folders, stated, strict=True):
+        if where is not None:
+            runs.change(folder, "selected_on", to=where)
+    notes = [note for note in caveats(compare(folders)) if "test images themselves" in note]
+    assert len(notes) == int(said is not None) and all(note.startswith(said or "") for note in notes)
+
+
+def test_a_run_of_before_says_by_its_notes_that_it_was_selected_on_test_images(runs: Runs) -> None:
+    a, b = runs("a", first(9, 40)), runs("b", first(12, 40), method="at", note=f"the data: {LABEL}")
+    notes = " ".join(caveats(compare([a, b])))
+    assert "Runs of at had their epoch selected on the test images themselves" in notes
+    assert "the comparison favours them" in notes
+
+
+@pytest.mark.parametrize(
+    ("beginnings", "options", "said"),
+    [
+        (("x", "x"), {}, False),
+        (("x", "y"), {}, True),
+        (("x", None), {}, False),  # one of them does not say
+        (("x", "y"), {"model": "runs/other/model"}, False),  # another backbone, which the comparison says
+        (("x", "y"), {"adapter": "runs/first/adapter"}, False),  # a merged adapter changes it
+        (("x", "y"), {"weights": "none"}, False),
+    ],
+)
+def test_different_weights_under_one_name_are_said(
+    runs: Runs, beginnings: tuple[str | None, ...], options: dict[str, Any], said: bool
+) -> None:
+    """A path names a place, and what lies there may have been trained anew between two runs."""
+    both: dict[str, Any] = {"model": "runs/backbone/model", **({"weights": "none"} if "weights" in options else {})}
+    folders = [runs("a", first(9, 40), **both), runs("b", first(12, 40), method="at", **{**both, **options})]
+    for folder, beginning in zip(folders, beginnings, strict=True):
+        runs.change(folder, "model", to={} if beginning is None else {"started_from": beginning})
+    comparison = compare(folders)
+    sentence = (
+        "Runs of autolora; at name the same backbone, runs/backbone/model, and began with 2 sets of its weights: part "
+        "of the differences between them is that of their backbones, which no test here allows for."
+    )
+    found = [note for note in caveats(comparison) if "backbone" in note]
+    assert found == ([sentence] if said else [])
 
 
 # metrics

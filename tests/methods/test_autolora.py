@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autolora.attacks import PGD
 from autolora.errors import InputError
 from autolora.evaluation import accuracy
-from autolora.methods import AutoLoRa, Batch
+from autolora.methods import AutoLoRa, Batch, LoFT
 from autolora.models import LowRankBranch, RobustModel, evaluating
 from autolora.models.lowrank import LowRankUpdate
 from autolora.threat import ThreatModel
@@ -274,11 +274,21 @@ def test_an_option_that_cannot_work_is_refused_by_name(option: dict[str, Any]) -
         AutoLoRa(PGD_2, **option)
 
 
-@pytest.mark.parametrize("option", [{"sigma": 0.0}, {"lora_alpha": 0.0}, {"targets": "block"}], ids=str)
-def test_a_branch_that_cannot_learn_is_refused(option: dict[str, Any]) -> None:
+@pytest.mark.parametrize("method", [AutoLoRa, LoFT])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"rank": 0}, {"sigma": 0.0}, {"sigma": float("nan")}, {"lora_alpha": -1.0}),
+        *({"targets": "block"}, {"style": "x"}, {"init": "x"}),
+    ],
+    ids=str,
+)
+def test_pairs_that_cannot_learn_are_refused_before_there_is_a_model(
+    option: dict[str, Any], method: type[AutoLoRa] | type[LoFT]
+) -> None:
     ((name, value),) = option.items()
     with pytest.raises(InputError, match=f"{name}={value!r}"):
-        AutoLoRa(PGD_2, **option).prepare(tiny())
+        method(PGD_2, **option)
 
 
 def statistics(model: RobustModel) -> dict[str, Tensor]:

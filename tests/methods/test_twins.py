@@ -72,16 +72,18 @@ def test_at_equals_two_networks_on_two_halves() -> None:
         torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_trades_equals_the_released_normalisation() -> None:
-    model, data = pretrained(), batch()
+@pytest.mark.parametrize("images", [8, 7])
+def test_trades_equals_the_released_normalisation(images: int) -> None:
+    model, data = pretrained(), batch(images)
+    half = images // 2
     reference = TwoNets(model)
     method = TwinsTRADES(PGD_1, weight_frozen=0.7)
     method.prepare(model)
     loss = sum(method.loss(model, data).values(), start=torch.zeros(()))
-    f_adv, a_adv = reference.frozen(data.x_adv[:4]), reference.adaptive(data.x_adv[4:])
-    f_nat, a_nat = reference.frozen(data.x[:4]), reference.adaptive(data.x[4:])
-    expected = 0.7 * F.cross_entropy(f_nat, data.y[:4]) + F.cross_entropy(a_nat, data.y[4:])
-    expected = expected + 6 * (0.7 * sum_kl(f_nat, f_adv) / 8 + sum_kl(a_nat, a_adv) / 8)
+    f_adv, a_adv = reference.frozen(data.x_adv[:half]), reference.adaptive(data.x_adv[half:])
+    f_nat, a_nat = reference.frozen(data.x[:half]), reference.adaptive(data.x[half:])
+    expected = 0.7 * F.cross_entropy(f_nat, data.y[:half]) + F.cross_entropy(a_nat, data.y[half:])
+    expected = expected + 6 * (0.7 * sum_kl(f_nat, f_adv) / images + sum_kl(a_nat, a_adv) / images)
     torch.testing.assert_close(loss, expected)
     for ours, theirs in zip(norms(model.backbone), norms(reference.adaptive), strict=True):  # adversarial, then natural
         torch.testing.assert_close(ours.running_mean, theirs.running_mean)

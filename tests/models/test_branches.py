@@ -201,6 +201,18 @@ def test_copies_and_state_round_trip(kind: type[LowRankBranch] | type[DualNormBr
     assert torch.equal(through(deepcopy(backbone), deepcopy(branch), x), expected)
 
 
+@pytest.mark.parametrize("name", ["convnext_zepto_rms", "vit_tiny_patch16_224"])
+def test_affine_norms_of_a_backbone_without_statistics_are_doubled(name: str) -> None:
+    """As many numbers as a backbone has in one-dimensional weights of norms, by the names of its parameters."""
+    backbone = timm.create_model(name, pretrained=False, num_classes=0)
+    norms = [
+        parameter.numel()
+        for key, parameter in backbone.named_parameters()
+        if "norm" in key or (".downsample.0." in key and parameter.ndim == 1) or "stem.1." in key
+    ]
+    assert sum(parameter.numel() for parameter in DualNormBranch(backbone).parameters()) == sum(norms) > 0
+
+
 def test_low_rank_state_is_named_after_the_pairs() -> None:
     branch = LowRankBranch(Toy(), targets=TOY)
     assert list(branch.state_dict()) == [f"updates.{i}.lora_{x}" for i in (0, 1) for x in "AB"]

@@ -220,6 +220,20 @@ def test_last_block_is_what_the_high_resolution_release_reaches() -> None:
     assert len(adapted_layers(deep_stem, "last-block")) == 12
 
 
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("convnext_atto", [2, 2, 6, 2]), ("efficientnet_b0", [1, 2, 2, 3, 3, 4, 1]), ("mobilenetv3_small_050", [1, 2, 3])],
+)
+def test_last_block_of_each_stage_where_one_module_holds_the_stages(name: str, stages: list[int]) -> None:
+    """The depths are the papers'; of MobileNetV3's first three stages."""
+    backbone = timm.create_model(name, pretrained=False, num_classes=0)
+    where = "stages.{}.blocks.{}." if name.startswith("convnext") else "blocks.{}.{}."
+    chosen = adapted_layers(backbone, "last-block")
+    for stage, depth in enumerate(stages):
+        assert any(layer.startswith(where.format(stage, depth - 1)) for layer in chosen)
+        assert not any(layer.startswith(where.format(stage, block)) for layer in chosen for block in range(depth - 1))
+
+
 def test_last_block_leaves_out_the_shortcut_of_a_stage_of_one_block() -> None:
     model = timm.create_model("resnet10t", pretrained=False)
     assert adapted_layers(model, "last-block") == tuple(f"layer{s}.0.conv{i}" for s in (1, 2, 3, 4) for i in (1, 2))

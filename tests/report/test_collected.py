@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from autolora.errors import InputError
@@ -15,7 +16,7 @@ from autolora.report.collected import collect
 from autolora.report.epochs import falls, loss_terms
 from autolora.report.radii import curves
 
-from .folders import write_evaluation, write_run
+from .folders import first, write_evaluation, write_run, write_verdicts
 
 
 def changed(folder: Path, change: Any) -> None:
@@ -169,6 +170,35 @@ def test_a_curve_takes_radii_from_several_evaluations(tmp_path: Path) -> None:
         (4, 40),
         (8, 25),
     ]
+
+
+def test_a_curve_is_on_the_same_images_not_on_as_many(tmp_path: Path) -> None:
+    """Two samples of 12, each with 9 right as they are: the first two radii are of one, the last of the other."""
+    folder = write_run(tmp_path / "a")
+    for eps, right, begin in (("2/255", 8, 0), ("4/255", 7, 0), ("16/255", 6, 24)):
+        counts = {"natural": 9, "pgd-20": right}
+        place = write_evaluation(folder, f"e{eps[0]}", counts, total=12, threat=f"Linf {eps}", label="pgd-20")
+        columns = {attack: first(count, 12) for attack, count in counts.items()}
+        write_verdicts(place, columns, np.arange(begin, begin + 12), 3)
+    (run,) = collect([folder])
+    (curve,) = curves(run).values()
+    assert [round(255 * radius) for radius in curve] == [0, 2, 4]
+    (folder / "evaluation/e4/verdicts.csv").unlink()  # now nobody knows which images those were
+    (run,) = collect([folder])
+    assert curves(run) == {}
+
+
+def test_a_curve_is_on_test_images(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    for split in ("val", "train"):
+        for eps in ("4/255", "8/255"):
+            about = {"model": "m", "data": "5" * 64, "split": split}
+            counts = {"natural": 18, "pgd-20": 9}
+            write_evaluation(
+                folder, split + eps[0], counts, total=24, threat=f"Linf {eps}", label="pgd-20", circumstances=about
+            )
+    (run,) = collect([folder])
+    assert len(run.evaluations) == 4 and curves(run) == {}
 
 
 def test_where_the_rate_fell() -> None:

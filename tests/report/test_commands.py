@@ -13,7 +13,7 @@ from autolora.cli import _parse
 from autolora.report.collected import collect
 from autolora.report.commands import repeat
 from autolora.report.hints import hints
-from autolora.report.wording import attack_title, duration, plain, shortened
+from autolora.report.wording import attack_title, plain, shortened
 
 from .folders import write_evaluation, write_run
 
@@ -86,14 +86,6 @@ def test_names_can_stand_in_a_page() -> None:
     assert shortened("a\nb  c") == "a b c"
     assert shortened("x" * 20) == "x" * 20
     assert shortened("start" + "x" * 50 + "end", 12) == "startxx…xend"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (59.6, "1 min 0 s"), (426.4, "7 min 6 s"), (3599.9, "1 h 0 min"), (90000, "25 h 0 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_attacks_have_titles() -> None:

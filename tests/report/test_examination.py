@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from autolora.cli import run as cli
+from autolora.experiments.evaluating import sample
 from autolora.report.attacked import Attacked, attack_images, load_images, load_model
 from autolora.report.classes import confusion, natural_confusion
 from autolora.report.collected import CollectedRun, collect
@@ -123,6 +124,23 @@ def test_confusions_under_attack_agree_with_the_scores(examined: tuple[Collected
     assert np.trace(matrix.counts) == run.result["scores"]["pgd-10"]["correct"]
 
 
+def test_images_chosen_for_the_gallery_are_no_sample(trained: Path, tmp_path: Path) -> None:
+    """The gallery takes some of eighteen images by their verdict; confusions are counted on six drawn fairly."""
+    folder = tmp_path / "fair"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "evaluation/pgd-5")
+    (run,) = collect([folder])
+    found = examine([run], data=None, gallery=True, device=CPU, progress=False, sampled=6)
+    matrix = found.confusions["fair"]
+    assert matrix.note.startswith("A sample of 6 of 18 test images")
+    assert matrix.counts.sum(axis=1).tolist() == [2, 2, 2]  # as many of each class, as among all
+    places = sample(load_images(run, None, progress=False), 6, 0)
+    assert run.verdicts is not None and len(set(places)) == 6
+    label, right = run.verdicts.label[places], run.verdicts.right["pgd-10"][places]
+    assert np.diag(matrix.counts).tolist() == np.bincount(label[right], minlength=3).tolist()
+    assert not {shown.index for group in found.galleries[0][1] for shown in group.exhibits} <= set(places)
+
+
 def test_without_images_the_kept_ones_are_asked(trained: Path) -> None:
     (run,) = collect([trained])
     found = examine([run], data=None, gallery=False, device=CPU, progress=False)
@@ -181,6 +199,24 @@ def test_runs_on_the_same_images_share_a_gallery(trained: Path, tmp_path: Path) 
     assert names == (runs[0].name, "other")
     assert [group.title for group in groups] == ["The runs disagree", "Fell with every run", "Held with every run"]
     assert groups[0].of == 0 and all(len(exhibit.showings) == 2 for group in groups for exhibit in group.exhibits)
+
+
+def test_runs_under_different_threat_models_share_none(trained: Path, tmp_path: Path) -> None:
+    """On which images they disagree would say which of two attacks was stronger."""
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    result = json.loads((other / "result.json").read_text())
+    result["threat_model"] = {"norm": "Linf", "eps": "2/255", "radius": 2 / 255}
+    (other / "result.json").write_text(json.dumps(result))
+    runs = collect([trained, other])
+    found = examine(runs, data=None, gallery=True, device=CPU, progress=False)
+    assert [names for names, _ in found.galleries] == [("tiny",), ("other",)]
+    gallery = check(render(runs, found, "autolora report")).section("gallery")
+    assert [head.text for head in gallery.all("h3", class_="name")] == [
+        "tiny attacked under Linf 4/255",
+        "other attacked under Linf 2/255",
+    ]
+    assert "under the threat model of their run" in gallery.text
 
 
 def test_one_image_of_each_class_comes_before_a_second(tmp_path: Path) -> None:

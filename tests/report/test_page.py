@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from autolora.experiments.selection import LABEL
 from autolora.report.collected import collect
 from autolora.report.examination import examine
 from autolora.report.page import render
@@ -330,6 +331,17 @@ def test_an_attack_on_a_sample_is_compared_on_the_sample(tmp_path: Path) -> None
     assert f"left out: {runs[0]} was tried on a sample of 20 images, and all 60 are compared" in text
 
 
+def test_p_values_of_samples_are_adjusted(tmp_path: Path) -> None:
+    """Ten images against none and six against none: p = 2 / 2^10 and 2 / 2^6; Holm: times 2 and 1."""
+    runs = [write_run(tmp_path / method, config={"method": method}) for method in ("at", "ft", "loft")]
+    for run, right in zip(runs, (15, 5, 9), strict=True):
+        write_evaluation(run, "autoattack-fast", {"natural": 18, "autoattack-fast": right}, total=20)
+    text = " ".join(Page(page_of(runs)).section("scores").text.split())
+    for count, other, p in ((10, "ft", 2 * 2 / 2**10), (6, "loft", 2 / 2**6)):
+        assert f"at is still right on {count} that {other} loses, and {other} on 0 that at loses" in text
+        assert f"(exact McNemar p = {p:.2g} after Holm for 2 comparisons)." in text
+
+
 def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
     other = {"norm": "Linf", "eps": "4/255", "radius": 4 / 255}
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", threat_model=other, config={"eps": "4/255"})]
@@ -339,6 +351,74 @@ def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
     leads = [lead.text for lead in page.root.all("p", class_="lead")]
     assert [lead.split(". ")[0] for lead in leads] == ["Threat model of a", "Threat model of b"]
     assert "at most 8/255" in leads[0] and "at most 4/255" in leads[1]
+
+
+def runs_under_two_threat_models(root: Path) -> list[Path]:
+    """Two runs at 8/255 and one at 2/255, all on the same images."""
+    weak = {"norm": "Linf", "eps": "2/255", "radius": 2 / 255}
+    return [
+        write_run(root / "a", robust=30),
+        write_run(root / "b", robust=20, config={"method": "at"}),
+        write_run(root / "c", robust=45, config={"eps": "2/255"}, threat_model=weak),
+    ]
+
+
+def test_attacks_under_different_threat_models_are_not_counted_against_each_other(tmp_path: Path) -> None:
+    section = check(page_of(runs_under_two_threat_models(tmp_path))).section("disagreements")
+    _, *found = rows(section.all("table")[0])
+    assert [row[:3] for row in found] == [
+        ["natural images (SA)", "a", "b"],
+        ["PGD-10 (RA), Linf 8/255", "a", "b"],
+        ["natural images (SA)", "a", "c"],
+        ["natural images (SA)", "b", "c"],
+    ]
+    assert found[1][3:] == ["20", "10", "0", "30"]
+    assert "Runs under different threat models are compared on natural images alone." in section.text
+    assert "are shown above" not in section.text  # there is no gallery
+
+
+def test_attacks_of_one_name_and_two_labels_are_not_counted_against_each_other(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, config={"method": name}) for name in ("at", "ft")]
+    for folder, label in zip(folders, ("AA (standard)", "AA-adapted (K=3)"), strict=True):
+        write_evaluation(folder, "aa", {"natural": 9, "autoattack": 4}, total=12, label=label)
+    page = check(page_of(folders))
+    attacks = [row[0] for row in rows(page.section("disagreements").all("table")[0])[1:]]
+    assert attacks == ["natural images (SA)", "PGD-10 (RA)"]
+    assert "On a sample of 12 images" not in page.section("scores").text
+
+
+def test_attacked_numbers_say_their_threat_model_where_there_are_two(tmp_path: Path) -> None:
+    folders = runs_under_two_threat_models(tmp_path)
+    page = check(page_of(folders))
+    (scores,) = page.root.all("table", class_="scores")
+    threats = ["Linf 8/255", "Linf 8/255", "Linf 2/255"]
+    _, natural, attacked, _ = rows(scores)
+    assert all(threat in cell for cell, threat in zip(attacked[1:], threats, strict=True))
+    assert not any("Linf" in cell for cell in natural)
+    titles = {figure.all("h3")[0].text: figure for figure in page.root.all("figure")}
+    for title in ("Test accuracies with their intervals", "Accuracy on validation images under PGD-10 (RA)"):
+        keys = [key.text for key in titles[title].all("ul", class_="legend")[0].all("li")]
+        assert keys == [f"{name}, attacked under {threat}" for name, threat in zip("abc", threats, strict=True)]
+    numbers = rows(titles["Test accuracies with their intervals"].all("table")[0])
+    assert ["c", "PGD-10 (RA), Linf 2/255"] in [row[:2] for row in numbers]
+    assert [head.text for head in page.section("classes").all("h3", class_="name")] == [
+        f"{name} attacked under {threat}" for name, threat in zip("abc", threats, strict=True)
+    ]
+    assert "attacked under" not in page_of(folders[:2])
+
+
+def test_a_run_that_was_selected_on_test_images_says_so_beside_its_numbers(tmp_path: Path) -> None:
+    notes = {"notes": [f"data: {LABEL}"]}
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", config={"method": "at"})]
+    content = json.loads((folders[1] / "result.json").read_text())
+    content["data"] |= notes
+    (folders[1] / "result.json").write_text(json.dumps(content))
+    page = check(page_of(folders))
+    for row in rows(page.root.all("table", class_="scores")[0])[1:3]:
+        assert ["selected on test images" in cell for cell in row[1:]] == [False, True]
+    assert "Runs of at had their epoch selected on the test images themselves" in page.section("scores").text
+    alone = check(page_of(folders[1:])).root.all("table", class_="scores")[0]
+    assert all("selected on test images" in row[1] for row in rows(alone)[:2])
 
 
 def test_many_classes_are_not_all_drawn(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_best_weights_have_the_models_own_layout_in_memory(tmp_path: Path) -
 
 def test_nothing_saved_is_nothing_to_continue(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert not checkpoints.has_last() and checkpoints.load_last() is None
+    assert checkpoints.load_last() is None
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -143,7 +143,7 @@ def test_the_last_two_are_kept_and_nothing_beside(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "last")
     assert load(tmp_path, "last") == 2
     checkpoints.drop_previous()
-    assert not checkpoints.has_last()
+    assert checkpoints.load_last() is None
 
 
 def test_a_checkpoint_goes_back_to_the_best_weights_of_its_time(tmp_path: Path) -> None:

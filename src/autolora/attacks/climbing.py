@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from autolora.attacks.model import Forward, Objective
 from autolora.errors import InputError
 from autolora.threat import ThreatModel
-
-if TYPE_CHECKING:  # the attacks import this module
-    from autolora.attacks.pgd import Forward, Objective
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # images (N, C, H, W), target -> gradient of the objective by the images
 

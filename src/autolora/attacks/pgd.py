@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 
 from autolora.attacks.climbing import AttackStep, climb
+from autolora.attacks.model import Forward, Objective, wrong
 from autolora.errors import InputError
 from autolora.losses import cross_entropy_each
 from autolora.threat import ThreatModel
 
-Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) in [0, 1] -> logits (N, K): what is attacked and measured
-Objective = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), target -> loss per image (N,), or one loss
 Start = Literal["uniform", "gaussian", "natural"]
+STEPS = re.compile(r"pgd-([0-9]+)")  # the name of an attack of so many steps
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,10 @@ class PGD:
 
         Returns:
             Adversarial images (N, C, H, W) in S(x), without a graph.
+
+        Raises:
+            InputError: If the logits have no gradient by the images, or there are restarts and the objective does not
+                give one loss per image.
         """
         x = x.detach()
         best = self._climb(model, x, target, objective)
@@ -101,9 +104,7 @@ def _severity(model: Forward, x_adv: Tensor, target: Tensor, objective: Objectiv
     if loss.shape != (len(x_adv),):
         raise InputError("restarts need an objective with one loss per image; pass reduction='none'")
     labels = target if target.ndim == 1 else target.argmax(dim=1)
-    # logits that are not finite are no robustness: a verdict never counts them as right
-    fooled = (logits.argmax(dim=1) != labels) | ~logits.isfinite().all(dim=1)
-    return fooled, torch.nan_to_num(loss.float(), nan=torch.finfo(torch.float32).max)
+    return wrong(logits, labels), torch.nan_to_num(loss.float(), nan=torch.finfo(torch.float32).max)
 
 
 def parse_attack(name: str, threat: ThreatModel, step_size: float | None = None, start: Start = "uniform") -> PGD:
@@ -117,7 +118,7 @@ def parse_attack(name: str, threat: ThreatModel, step_size: float | None = None,
     """
     if name == "one-step":
         return PGD(threat, steps=1, step_size=_length(step_size, 1.25 * threat.radius), start="uniform")
-    match = re.fullmatch(r"pgd-(\d+)", name)
+    match = STEPS.fullmatch(name)
     if match is None:
         raise InputError(f"attack {name!r} is unknown; use pgd-K with K steps, such as pgd-10, or one-step")
     return PGD(threat, steps=int(match[1]), step_size=_length(step_size, threat.radius / 4), start=start)

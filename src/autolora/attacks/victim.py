@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autolora.attacks.pgd import Forward
+from autolora.attacks.model import Forward, wrong
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,3 @@ class Victim:
         if self.indirect and bool(fallen.any()):
             fallen[fallen.clone()] = wrong(self.model(x[fallen]), y[fallen])
         return fallen
-
-
-def wrong(logits: Tensor, y: Tensor) -> Tensor:
-    """Say for which images (N,) the logits (N, K) are not an answer, or not the label's."""
-    return (logits.argmax(dim=1) != y) | ~logits.isfinite().all(dim=1)

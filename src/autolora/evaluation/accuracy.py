@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autolora.attacks import PGD, Forward
+from autolora.attacks.model import wrong
 from autolora.evaluation.full_precision import full_precision
 from autolora.evaluation.statistics import Score
 
@@ -43,6 +44,9 @@ def verdicts(
         batches: Images and labels, on the model's device.
         attack: What is done to the images first; None leaves them natural.
         searching: Form and precision that the attack searches. The verdict itself is the model's, in full precision.
+
+    Raises:
+        ValueError: If there are no batches.
     """
     parts = []
     for x, y in batches:
@@ -52,9 +56,7 @@ def verdicts(
         with torch.no_grad(), full_precision():
             logits = model(x)
         predicted = logits.argmax(dim=1)
-        # argmax of NaN is class 0: a model that answers nothing must not count as right on that class
-        correct = (predicted == y) & logits.isfinite().all(dim=1)
-        parts.append([tensor.cpu() for tensor in (y, predicted, correct)])
+        parts.append([tensor.cpu() for tensor in (y, predicted, ~wrong(logits, y))])
     if not parts:
         raise ValueError("no batches to judge: an accuracy needs at least one image")
     return Verdicts(*(torch.cat(column) for column in zip(*parts, strict=True)))

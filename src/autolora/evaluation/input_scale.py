@@ -81,7 +81,7 @@ def rescale(
         if not torch.allclose(scale(x[:1]), own, atol=1e-3)  # the one that it is shown already
     }
     right["channels in the order blue, green, red"] = _right(model, x.flip(1), y)
-    ps = holm([_discordance(given, other).p for other in right.values()])
+    ps = holm([Discordance.between(given, other).p for other in right.values()])
     found = [Rescaled(name, _score(given), _score(right[name]), p) for name, p in zip(right, ps, strict=True)]
     return sorted(found, key=lambda tried: -tried.rescaled.correct)
 
@@ -106,7 +106,3 @@ def _right(model: Forward, x: Tensor, y: Tensor) -> Tensor:
 
 def _score(right: Tensor) -> Score:
     return Score(int(right.sum()), len(right))
-
-
-def _discordance(first: Tensor, second: Tensor) -> Discordance:
-    return Discordance(int((first & ~second).sum()), int((second & ~first).sum()), len(first))

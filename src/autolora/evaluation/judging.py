@@ -11,7 +11,8 @@ from torch import Tensor
 
 from autolora.attacks import PGD
 from autolora.attacks.autoattack.ensemble import NATURAL, STANDING, Falls, Part
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.evaluation.full_precision import full_precision
 from autolora.evaluation.shards import Shard, Shards
 from autolora.evaluation.statistics import Score

@@ -64,7 +64,7 @@ def label_order(label: Tensor, predicted: Tensor, classes: int) -> LabelOrder:
     return LabelOrder(
         Score(int(given.sum()), len(judged)),
         Score(int(best.sum()), len(judged)),
-        Discordance(int((given & ~best).sum()), int((best & ~given).sum()), len(judged)),
+        Discordance.between(given, best),
         tuple(_best(label, predicted, classes).tolist()),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from autolora.attacks import PGD
+from autolora.attacks import PGD, parse_attack
 from autolora.data import ImageSet, Splits, loader
 from autolora.evaluation import Verdicts, verdicts
 from autolora.experiments.result import write_atomically, write_json
@@ -25,7 +25,7 @@ EVALUATION_SEED = 0  # attacks that start at random do so alike for every run th
 
 def evaluation_attack(threat: ThreatModel, steps: int = 10) -> PGD:
     """Return the papers' PGD-k for measuring: steps of eps / 4 from the natural image, so without chance."""
-    return PGD(threat, steps=steps, step_size=threat.radius / 4 or 1.0, start="natural")
+    return parse_attack(f"pgd-{steps}", threat, start="natural")
 
 
 def evaluation_batch(image_size: int | None) -> int:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from autolora.errors import InputError
 from autolora.evaluation import Discordance, TTest, holm, paired_t_test, welch_t_test
 from autolora.experiments.comparable import check_comparable
 from autolora.experiments.judged import JudgedRun, read_judged
+from autolora.experiments.strength import strength
 from autolora.methods import METHODS
 
 Values = Mapping[str, tuple[Any, Any]]
@@ -107,7 +104,7 @@ class Comparison:
     @property
     def decisive(self) -> str:
         """Return the metric that the verdict is about: the strongest attack there is."""
-        return max(self.metrics, key=_strength)
+        return max(self.metrics, key=strength)
 
     @property
     def images(self) -> int:
@@ -222,21 +219,10 @@ def _pairs(first: Group, other: Group) -> list[tuple[JudgedRun, JudgedRun]]:
 def _difference(
     metric: str, first: Group, other: Group, pairs: Sequence[tuple[JudgedRun, JudgedRun]], over_seeds: bool
 ) -> Difference:
-    images = tuple(((a.seed, b.seed), _discordance(a.right[metric], b.right[metric])) for a, b in pairs)
+    images = tuple(((a.seed, b.seed), Discordance.between(a.right[metric], b.right[metric])) for a, b in pairs)
     welch = welch_t_test(first.accuracies(metric), other.accuracies(metric))
     paired = paired_t_test(*([pair[side].score(metric).accuracy for pair in pairs] for side in (0, 1)))
     return Difference(metric, images, welch, paired, over_seeds)
-
-
-def _discordance(first: NDArray[np.bool_], other: NDArray[np.bool_]) -> Discordance:
-    return Discordance(int((first & ~other).sum()), int((other & ~first).sum()), len(first))
-
-
-def _strength(metric: str) -> tuple[bool, bool, bool, int]:
-    """Order metrics by how much they ask of a model: AutoAttack, then PGD by its steps, natural images last."""
-    steps = re.fullmatch(r"pgd-(\d+)", metric)
-    attack = metric.startswith("autoattack")
-    return metric != "natural", attack, metric == "autoattack", int(steps[1]) if steps else 0
 
 
 def _listed(seeds: Sequence[int]) -> str:

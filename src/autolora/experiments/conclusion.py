@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from autolora.evaluation import Discordance
 from autolora.evaluation.statistics import LEVEL, POWER
 from autolora.experiments.comparison import Comparison, Contrast
+from autolora.experiments.judged import JudgedRun
+from autolora.experiments.selection import selected_on
 
 ONE_SEED_EACH = (
     "McNemar's test compares two trained models, one seed each; whether their methods differ takes two or more seeds "
     "of both."
 )
+BACKBONE = ("model", "weights", "weights_format", "adapter")  # options that say which weights a run begins with
 
 
 def verdict(comparison: Comparison) -> str:
@@ -40,6 +45,7 @@ def caveats(comparison: Comparison) -> list[str]:
         )
     if _tests(comparison) > 1:
         notes.append(f"p values are adjusted by Holm's method for {_tests(comparison)} comparisons of each metric.")
+    notes += [*_selected_on_test(comparison), *_beginnings(comparison)]
     return [*notes, *(f"{text[0].upper()}{text[1:]}." for text in comparison.left_out)]
 
 
@@ -104,6 +110,56 @@ def _unused(contrast: Contrast, metric: str) -> list[str]:
     if difference.over_seeds and not difference.images:
         return [f"{names} have no seed in common: nothing is paired."]
     return []
+
+
+def _selected_on_test(comparison: Comparison) -> Iterator[str]:
+    """Say which groups have runs whose epoch was selected on the test images that they are compared on."""
+    chosen = [group.name for group in comparison.groups if any(map(_saw_test_images, group.runs))]
+    if all(_saw_test_images(run) for group in comparison.groups for run in group.runs):
+        yield (
+            "The epoch of every run was selected on the test images themselves, so the accuracies are better than they "
+            "would be on others; no interval and no p value allows for that."
+        )
+    elif chosen:
+        yield (
+            f"Runs of {'; '.join(chosen)} had their epoch selected on the test images themselves, and others had not: "
+            "their accuracies are better than they would be on other images, and the comparison favours them."
+        )
+
+
+def _saw_test_images(run: JudgedRun) -> bool:
+    notes, stated = run.content["data"].get("notes"), run.content.get("selected_on", "val")
+    return selected_on(notes if isinstance(notes, list) else (), str(stated)) == "test"
+
+
+def _beginnings(comparison: Comparison) -> Iterator[str]:
+    """Say which runs name the same pre-trained backbone and began with different weights of it.
+
+    A path tells where weights lie, not which; and pre-training rounds otherwise on another machine.
+    """
+    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for group in comparison.groups:
+        for run in group.runs:
+            first = _started_from(run)
+            if first is not None and run.config["weights"] != "none":  # random weights are those of the seed
+                named = tuple(str(run.config[name]) for name in BACKBONE)
+                found.setdefault(named, {}).setdefault(first, []).append(group.name)
+    for (model, weights, *_), having in found.items():
+        if len(having) > 1:
+            names = dict.fromkeys(name for each in having.values() for name in each)
+            backbone = model if weights == "auto" else f"{model} with the weights {weights}"
+            yield (
+                f"Runs of {'; '.join(names)} name the same backbone, {backbone}, and began with {len(having)} sets of "
+                "its weights: part of the differences between them is that of their backbones, which no test "
+                "here allows for."
+            )
+
+
+def _started_from(run: JudgedRun) -> str | None:
+    """Return the fingerprint of the weights that a run began with; None in runs of before it was kept."""
+    model = run.content.get("model")
+    first = model.get("started_from") if isinstance(model, dict) else None
+    return first if isinstance(first, str) else None
 
 
 def _tests(comparison: Comparison) -> int:

@@ -30,6 +30,19 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+LARGEST_SEED = 2**32 - 1  # seeds of shards and parts are made of it, and have to fit into 63 bits
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that generators cannot take.
+
+    Raises:
+        InputError: If it is negative or too large.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed={seed} is out of range; use one of 0 to {LARGEST_SEED}")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run does. Every field but ``data`` has a default that needs no thought.
@@ -111,12 +124,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0, "seed": 0}
+        at_least = {"epochs": 1, "batch_size": 2, "rank": 1, "image_size": 8, "workers": 0}
         at_least |= {"gradient_similarity": 0, "upsample_to": 8, "accumulate": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < low:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
+        check_seed(self.seed)
         if isinstance(self.batch_size, int) and self.batch_size < 2 * self.accumulate:
             raise InputError(
                 f"accumulate={self.accumulate}: a batch of {self.batch_size} images has not so many parts of two or "

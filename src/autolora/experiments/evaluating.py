@@ -27,7 +27,7 @@ from autolora.experiments.run_lock import LOCK, check_free, locked
 from autolora.experiments.searching import victim_of
 from autolora.experiments.subject import Subject, find_subject, model_fingerprint
 from autolora.models import RobustModel
-from autolora.threat import ThreatModel, format_radius
+from autolora.threat import ThreatModel, format_radius, parse_radius
 from autolora.training.precision import resolve_device, resolve_precision
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _questions(config: EvaluationConfig, subject: Subject) -> Questions:
 def _in_pixels(radius: str, model: RobustModel) -> str:
     """Return in pixels a radius of normalised images, which were divided by std; by its mean over the channels."""
     std = float(model.normalize.std.mean())
-    pixels = format(ThreatModel(radius).radius * std, ".6g")
+    pixels = format(float(parse_radius(radius)) * std, ".6g")
     logger.warning(
         f"eps {radius} in normalised units is {pixels} ({float(pixels) * 255:.3g}/255) in pixels, since the model "
         f"divides by {std:.3g}: a diagnosis of others' numbers, not the robustness that eps {radius} names"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autolora.attacks import PGD
 from autolora.attacks.autoattack.ensemble import NATURAL, AutoAttack
 from autolora.attacks.autoattack.reference import ReferenceAutoAttack, ReferenceSquare
 from autolora.attacks.autoattack.square import Square
+from autolora.attacks.pgd import STEPS, parse_attack
 from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.evaluation.flags import Flag, flag, preflight
@@ -68,14 +68,12 @@ class Questions:
             return ensemble(threat)
         if name == "autoattack-fast":
             return ensemble(threat, "fast")
-        kind, _, steps = name.partition("-")
-        if kind != "pgd" or not steps.isdigit():
+        if STEPS.fullmatch(name) is None:
             raise InputError(f"attack {name!r} is unknown; use autoattack, autoattack-fast, or pgd-K such as pgd-20")
         if self.engine == "reference":
             raise InputError(f"engine=reference has no {name}, only autoattack and autoattack-fast; use --engine own")
-        start = "natural" if self.restarts == 1 else "uniform"
-        length = threat.radius / 4 or 1.0
-        return Alone(self.called(name), PGD(threat, int(steps), length, start, self.restarts))  # type: ignore[arg-type]
+        pgd = parse_attack(name, threat, start="natural" if self.restarts == 1 else "uniform")
+        return Alone(self.called(name), replace(pgd, restarts=self.restarts))
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def evaluate(
     for radius, named in assaults.items():
         scores: dict[str, Any] = {}
         for name, assault in named.items():
-            shards = Shards(folder / "shards" / _folder(radius, name), len(panel.order), panel.shard)
+            shards = Shards(folder / "shards" / shard_folder(radius, name), len(panel.order), panel.shard)
             processes.agree(partial(_open, shards, panel, assault, questions.seed, processes))
             with Progress(f"{name} {format_radius(radius)}", shards, shown=progress and processes.first) as bar:
                 whole = _judge(victim, panel, assault, shards, questions.seed, processes, bar)
@@ -206,7 +204,8 @@ def _judge(
     return shards.together()
 
 
-def _folder(radius: str, name: str) -> str:
+def shard_folder(radius: str, name: str) -> str:
+    """Return the name of the folder that holds the shards of an attack at one radius, such as ``pgd-20-8of255``."""
     return f"{name}-{format_radius(radius).replace('/', 'of')}"
 
 

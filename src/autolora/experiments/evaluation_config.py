@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from autolora.errors import InputError
-from autolora.experiments.config import option
+from autolora.experiments.config import check_seed, option
 from autolora.experiments.kinds import check_kinds
 
 Split = Literal["train", "val", "test"]
 Engine = Literal["own", "reference"]
 EpsIn = Literal["pixels", "normalised"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ class EvaluationConfig:
     precision: Precision = option(
         "auto", "of the search: auto, fp32, bf16 or fp16; what it finds is judged in fp32 (default: auto)"
     )
-    device: str = option("auto", "where to compute: auto, cpu or cuda")
+    device: Device = option("auto", "where to compute: auto, cpu or cuda")
     out: str | None = option(None, "folder (default: RUN/evaluation/ATTACK, or evaluations/MODEL)")
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        for name, low in {"limit": 1, "restarts": 1, "batch_size": 1, "image_size": 8, "seed": 0}.items():
+        check_seed(self.seed)
+        for name, low in {"limit": 1, "restarts": 1, "batch_size": 1, "image_size": 8}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")

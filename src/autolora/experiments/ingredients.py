@@ -61,6 +61,7 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     if config.plugin is not None:
         load_plugin(config.plugin)  # the method may come from it
     method = build_method(config, threat)
+    _check_batch(config, method)
     _schedule(config, config.epochs or PAPER_EPOCHS)  # what is wrong with it is said before images are read
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
@@ -119,6 +120,16 @@ def build_method(config: RunConfig, threat: ThreatModel) -> Method:
     _check_kinds(f"method {config.method}", options, get_type_hints(cls))
     step_size = None if config.step_size is None else float(parse_radius(config.step_size, "step-size"))
     return cls(parse_attack(config.attack, threat, step_size), **options)
+
+
+def _check_batch(config: RunConfig, method: Method) -> None:
+    fewest = method.fewest * config.accumulate
+    if isinstance(config.batch_size, int) and config.batch_size < fewest:
+        parts = "" if config.accumulate == 1 else f" in each of {config.accumulate} parts"
+        raise InputError(
+            f"batch-size={config.batch_size} is too small: {config.method} needs {method.fewest} images{parts}; "
+            f"use {fewest} or more"
+        )
 
 
 def _schedule(config: RunConfig, epochs: int) -> Schedule:

@@ -76,7 +76,7 @@ def divided(parts: Ingredients, asked: RunConfig, processes: Processes) -> Ingre
     if parts.config.shard:
         _check_parts(parts, processes)
     size = _size(parts, asked, processes)
-    _check_shares(size, len(parts.splits.train), processes.count)
+    _check_shares(size, len(parts.splits.train), processes.count, parts.method.fewest)
     if processes.rank:
         torch.manual_seed(parts.config.seed + APART * processes.rank)
     return replace(parts, config=replace(parts.config, batch_size=size))
@@ -90,19 +90,21 @@ def _size(parts: Ingredients, asked: RunConfig, processes: Processes) -> int:
         size = min(processes.count * fits, default_batch_size(images, sys.maxsize))
     if isinstance(asked.batch_size, int) or processes.count == 1:
         return size
-    return max(2, size // processes.count) * processes.count
+    return max(parts.method.fewest, size // processes.count) * processes.count
 
 
-def _check_shares(size: int, images: int, count: int) -> None:
+def _check_shares(size: int, images: int, count: int, fewest: int) -> None:
     if count == 1:
         return
-    fits = max(2, min(round(size / count), images // count)) * count
+    fits = max(fewest, min(round(size / count), images // count)) * count
     if fits > images:
-        raise InputError(f"{images} training images are too few for {count} processes, two each at least; use fewer")
-    if size % count or size < 2 * count or size > images:
+        raise InputError(
+            f"{images} training images are too few for {count} processes, {fewest} each at least; use fewer"
+        )
+    if size % count or size < fewest * count or size > images:
         raise InputError(
             f"batch-size={size} is that of all {count} processes together and cannot be divided evenly among them, "
-            f"two of the {images} training images each at least; use {fits}"
+            f"{fewest} of the {images} training images each at least; use {fits}"
         )
 
 

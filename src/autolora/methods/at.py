@@ -19,6 +19,7 @@ class AT(Method):
     """
 
     paper = "Madry et al., ICLR 2018"
+    passes_of_loss = 2
 
     def loss(self, model: RobustModel, batch: Batch) -> Losses:
         """Return the cross entropy on adversarial images: one forward pass in training mode."""

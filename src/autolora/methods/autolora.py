@@ -15,7 +15,7 @@ from autolora.losses import cross_entropy_each, kl_each, kl_from
 from autolora.methods.base import Accuracy, Batch, Losses, Method, Pair, register
 from autolora.models import JoinedBranch, LowRankBranch, RobustModel
 from autolora.models.branches import DualNormBranch, SparingNormBranch
-from autolora.models.lowrank import Init, Style, Targets
+from autolora.models.lowrank import Init, Style, Targets, check_pairs
 
 Statistics = Literal["shared", "adversarial-only", "dual"]
 MeasuredOn = Literal["augmented", "clean", "epoch"]
@@ -50,19 +50,23 @@ class AutoLoRa(Method):
         statistics: Whose running statistics batch norm gathers. ``"shared"``, as released: each step updates them with
             natural, then with adversarial data. ``"adversarial-only"``: the natural pass normalises with its own
             batch and leaves no trace, so that the model that ships has statistics of the data it was trained on.
-            ``"dual"``: the branch has batch norms of its own, statistics and affine parameters, which learn.
+            ``"dual"``: the branch has norms of its own, statistics and affine parameters, which learn; on a backbone
+            without batch norm its layer norms, which have affine parameters alone.
         measured_on: Training images for SA: ``"augmented"``, as released, or ``"clean"``. ``"epoch"`` is an
             approximation that costs nothing: the branch's answers to the batches of the epoch before, given in
             training mode and while it learnt. The first epoch has none before it, and measures as ``"augmented"``.
-        measured_images: At most how many of them; None takes all, as released.
+        measured_images: About how many of them: whole batches, until there are as many. None takes all, as released.
         start: Where the attack starts: ``"uniform"``, as the paper's experiments, or ``"gaussian"``, as the released
             low-resolution code.
 
     Raises:
-        InputError: If ``rank`` is below 1, ``alpha`` not positive, ``lambda2_max`` negative, or a choice unknown.
+        InputError: If ``rank`` is below 1, ``alpha``, ``sigma`` or ``lora_alpha`` not positive, ``lambda2_max``
+            negative, or a choice unknown.
     """
 
     paper = "Xu et al., ICLR 2024"
+    passes_of_loss = 4
+    passes_before_epoch = 1
 
     rank: int = 8
     alpha: float = 1.0
@@ -90,6 +94,14 @@ class AutoLoRa(Method):
             raise InputError(f"measured_on={self.measured_on!r} is unknown; use {' or '.join(get_args(MeasuredOn))}")
         if self.measured_images is not None and self.measured_images < 1:
             raise InputError(f"measured_images={self.measured_images}: an accuracy needs 1 or more; None is all")
+        check_pairs(
+            rank=self.rank,
+            style=self.style,
+            targets=self.targets,
+            lora_alpha=self.lora_alpha,
+            init=self.init,
+            sigma=self.sigma,
+        )
         self.pgd = replace(self.pgd, start=self.start)
         self._right: Tensor | None = None  # share of the last batch, if it is asked for
         self._seen: float | None = None  # share of the last epoch

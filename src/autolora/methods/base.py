@@ -27,7 +27,7 @@ class Accuracy(Protocol):
         Args:
             way: Images in [0, 1] to logits.
             augmented: On augmented images in a new order, as training sees them; else as they are, in a fixed order.
-            images: How many, at most: the first of that order, in whole batches. None: all.
+            images: About how many: the first batches of that order that hold as many. None: all.
         """
 
 
@@ -54,11 +54,21 @@ class Method(ABC):
     adapter: Adapter | None = field(default=None, init=False, repr=False, compare=False)
     paper: ClassVar[str] = ""
     selects_on: ClassVar[Literal["robust", "natural"]] = "robust"  # the validation accuracy that picks the epoch
+    natural_only: ClassVar[bool] = False  # whether no image is attacked in training
+    keeps_adapter: ClassVar[bool] = False  # whether ``finalize`` can set ``adapter``
+    # for forecasts of what a run costs, in passes of one training image through the network, forwards or backwards
+    passes_of_loss: ClassVar[int | None] = None  # of ``loss`` and its gradient; None: not known
+    passes_before_epoch: ClassVar[int] = 0  # of ``begin_epoch``, at most
+
+    @property
+    def fewest(self) -> int:
+        """Return how many images a batch, or a part of one, has at least: one alone has no batch statistics."""
+        return 2
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first line of the class's docstring."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
+        """Return the first line of the class's docstring; nothing if it has none."""
+        return next(iter((cls.__doc__ or "").strip().splitlines()), "")
 
     def prepare(self, model: RobustModel) -> None:  # noqa: B027 - a method may have nothing to add
         """Add branches and choose what trains; called once, before the optimizer is made."""

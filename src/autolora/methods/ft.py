@@ -20,6 +20,8 @@ class FT(Method):
     """
 
     paper = "the FT row of LoFT (Fu et al.), Table I"
+    passes_of_loss = 2
+    natural_only = True
     selects_on = "natural"  # robust selection would favour the first epochs, which still remember the backbone
 
     def attack(self, model: RobustModel, x: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from autolora.losses import kl_from
 from autolora.methods.base import Batch, Losses, Method, register
 from autolora.models import RobustModel
 from autolora.models.adapters import extract
-from autolora.models.lowrank import Init, LowRankUpdate, Style, Targets, adapted_layers, build_update
+from autolora.models.lowrank import Init, LowRankUpdate, Style, Targets, adapted_layers, build_update, check_pairs
 from autolora.models.peft_format import peft_obstacle
 
 logger = logging.getLogger(__name__)
@@ -59,10 +59,13 @@ class LoFT(Method):
             does; ``"frozen"``: they stay as pre-trained. The affine parameters are frozen either way.
 
     Raises:
-        InputError: If a loss weight is negative, or ``norms`` unknown.
+        InputError: If a loss weight is negative, ``rank`` below 1, ``sigma`` or ``lora_alpha`` not positive, or a
+            choice unknown.
     """
 
     paper = "Fu et al., 2024"
+    keeps_adapter = True
+    passes_of_loss = 4
 
     rank: int = 8
     u: float = 1.0
@@ -80,6 +83,14 @@ class LoFT(Method):
             raise InputError(f"u={self.u}, v={self.v}: a loss weight is 0 or more; TRADES takes 1 and 6")
         if self.norms not in ("train", "frozen"):
             raise InputError(f"norms={self.norms!r} is unknown; use train or frozen")
+        check_pairs(
+            rank=self.rank,
+            style=self.style,
+            targets=self.targets,
+            lora_alpha=self.lora_alpha,
+            init=self.init,
+            sigma=self.sigma,
+        )
 
     def prepare(self, model: RobustModel) -> None:
         """Freeze the backbone and re-express the adapted weights."""

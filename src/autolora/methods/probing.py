@@ -20,6 +20,7 @@ class LinearProbing(Method):
     """
 
     paper = "RobustSSL benchmark; Luo et al., ICLR 2023"
+    passes_of_loss = 1  # nothing of the backbone needs a gradient
 
     def prepare(self, model: RobustModel) -> None:
         """Freeze the backbone and set the head to zero."""
@@ -45,6 +46,7 @@ class SLF(LinearProbing):
     .. math:: \min_{\theta_2} CE(g_{\theta_2}(f(x)), y)
     """
 
+    natural_only = True
     selects_on = "natural"
 
     def attack(self, model: RobustModel, x: Tensor, y: Tensor) -> Tensor:

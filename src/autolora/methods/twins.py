@@ -49,6 +49,11 @@ class Twins(Method):
         if self.routing not in ("halves", "eq2"):
             raise InputError(f"routing={self.routing!r} is unknown; use halves (as released) or eq2")
 
+    @property
+    def fewest(self) -> int:
+        """Return how many images a batch has at least: two for each net."""
+        return 4 if self.routing == "halves" else 2
+
     def prepare(self, model: RobustModel) -> None:
         """Add the frozen net."""
         model.branches[FROZEN] = FrozenNormBranch(model.backbone)
@@ -87,6 +92,8 @@ class TwinsAT(Twins):
     .. math:: w_{frozen} CE(\bar f(x'_1), y_1) + w_{adaptive} CE(f(x'_2), y_2)
     """
 
+    passes_of_loss = 2  # each image goes through one of the two nets
+
     def loss(self, model: RobustModel, batch: Batch) -> Losses:
         """Return the cross entropy of each net."""
         first, second = self.route(batch)
@@ -111,6 +118,8 @@ class TwinsTRADES(Twins):
     Args:
         beta: Weight of the consistency terms; 6 everywhere.
     """
+
+    passes_of_loss = 4
 
     beta: float = 6.0
 

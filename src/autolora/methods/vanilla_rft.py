@@ -39,6 +39,7 @@ class VanillaRFT(Method):
     """
 
     paper = "Zhang et al., ICML 2019; Eq. 1 of Xu et al., ICLR 2024"
+    passes_of_loss = 4
 
     beta: float = 6.0
     attack_loss: Literal["ce", "kl"] = "ce"

@@ -13,7 +13,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 
-from timm.layers.norm import RmsNorm
+from timm.layers.norm import (
+    RmsNorm,
+    RmsNorm2d,
+    RmsNorm2dFp32,
+    RmsNormFp32,
+    SimpleNorm,
+    SimpleNorm2d,
+    SimpleNorm2dFp32,
+    SimpleNormFp32,
+)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -34,7 +43,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-AFFINE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)  # timm's other variants are subclasses
+# timm's variants of layer and group norms are subclasses of torch's, those of root-mean-square norms are not
+AFFINE_NORMS = (
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(RmsNorm, RmsNorm2d, RmsNormFp32, RmsNorm2dFp32),
+    *(SimpleNorm, SimpleNorm2d, SimpleNormFp32, SimpleNorm2dFp32),
+)
 
 
 class Branch(nn.Module, ABC):

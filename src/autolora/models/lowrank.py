@@ -9,19 +9,30 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from autolora.errors import InputError
 
-__all__ = ["UPDATES", "LoralibUpdate", "LowRankUpdate", "PeftUpdate", "adapted_layers", "build_update", "lowrank_sizes"]
+__all__ = [
+    "UPDATES",
+    "LoralibUpdate",
+    "LowRankUpdate",
+    "PeftUpdate",
+    "adapted_layers",
+    "build_update",
+    "check_pairs",
+    "lowrank_sizes",
+]
 
 Style = Literal["loralib", "peft"]
 Init = Literal["normal", "kaiming"]
-Targets = Literal["blocks", "all", "last-block"] | Sequence[str]
+Choice = Literal["blocks", "all", "last-block"]
+Targets = Choice | Sequence[str]
+CHOICES: tuple[str, ...] = get_args(Choice)
 Adaptable = nn.Conv2d | nn.Linear
 Shape = tuple[int, ...]
 
@@ -47,9 +58,7 @@ class LowRankUpdate(nn.Module, ABC):
         self, layer: Adaptable, rank: int = 8, lora_alpha: float = 1.0, init: Init = "normal", sigma: float = 1.0
     ) -> None:
         super().__init__()
-        if not (lora_alpha > 0 and sigma > 0):
-            # both factors at zero would have zero gradients, and never move
-            raise InputError(f"lora_alpha={lora_alpha} and sigma={sigma} must be positive; AutoLoRa uses 1 for both")
+        check_pairs(rank=rank, lora_alpha=lora_alpha, init=init, sigma=sigma)
         shape_a, shape_b = self.shapes(layer, rank)
         self.rank, self.scale = rank, lora_alpha / rank
         self.groups, self.shape = getattr(layer, "groups", 1), tuple(layer.weight.shape)
@@ -67,13 +76,16 @@ class LowRankUpdate(nn.Module, ABC):
         """Return the update, shaped like the layer's weight."""
 
     def reset_parameters(self, init: Init = "normal", sigma: float = 1.0) -> None:
-        """Draw A anew and set B to zero."""
+        """Draw A anew and set B to zero; the arguments are the constructor's.
+
+        Raises:
+            InputError: If there is no such distribution, or ``sigma`` is not positive.
+        """
+        check_pairs(init=init, sigma=sigma)
         if init == "normal":
             nn.init.normal_(self.lora_A, std=sigma)
-        elif init == "kaiming":
-            nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         else:
-            raise InputError(f"init={init!r} is not known; use normal or kaiming")
+            nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
     def extra_repr(self) -> str:
@@ -91,8 +103,12 @@ class LoralibUpdate(LowRankUpdate):
 
     @classmethod
     def shapes(cls, layer: Adaptable, rank: int) -> tuple[Shape, Shape]:
-        """Return the shapes of A and B for a layer; only square kernels have them."""
-        _check_rank(rank)
+        """Return the shapes of A and B for a layer.
+
+        Raises:
+            InputError: If the rank is below 1, or the kernel is not square.
+        """
+        check_pairs(rank=rank)
         if isinstance(layer, nn.Linear):
             return (rank, layer.in_features), (layer.out_features, rank)
         k, width = layer.kernel_size
@@ -119,8 +135,12 @@ class PeftUpdate(LowRankUpdate):
 
     @classmethod
     def shapes(cls, layer: Adaptable, rank: int) -> tuple[Shape, Shape]:
-        """Return the shapes of A and B for a layer."""
-        _check_rank(rank)
+        """Return the shapes of A and B for a layer.
+
+        Raises:
+            InputError: If the rank is below 1.
+        """
+        check_pairs(rank=rank)
         if isinstance(layer, nn.Linear):
             return (rank, layer.in_features), (layer.out_features, rank)
         a = (layer.groups * rank, layer.in_channels // layer.groups, *layer.kernel_size)
@@ -134,6 +154,33 @@ class PeftUpdate(LowRankUpdate):
 
 UPDATES: dict[str, type[LowRankUpdate]] = {"loralib": LoralibUpdate, "peft": PeftUpdate}
 """The parametrisations by name."""
+
+
+def check_pairs(
+    *,
+    rank: int = 8,
+    style: str = "loralib",
+    targets: Targets = "blocks",
+    lora_alpha: float = 1.0,
+    init: str = "normal",
+    sigma: float = 1.0,
+) -> None:
+    """Refuse what no pairs can be made of, before there is a network to make them for.
+
+    Raises:
+        InputError: If the rank is below 1, a scale not positive and finite, or a choice unknown.
+    """
+    if rank < 1:
+        raise InputError(f"rank={rank} leaves no update to train; use 1 or more, such as 8")
+    if style not in UPDATES:
+        raise InputError(f"style={style!r} is not known; use {' or '.join(UPDATES)}")
+    if isinstance(targets, str) and targets not in CHOICES:
+        raise InputError(f"targets={targets!r} is not known; use {', '.join(CHOICES)} or a list of layer names")
+    if not (0 < lora_alpha < math.inf and 0 < sigma < math.inf):
+        # both factors at zero would have zero gradients, and never move
+        raise InputError(f"lora_alpha={lora_alpha} and sigma={sigma} must be positive; AutoLoRa uses 1 for both")
+    if init not in get_args(Init):
+        raise InputError(f"init={init!r} is not known; use {' or '.join(get_args(Init))}")
 
 
 def build_update(
@@ -169,22 +216,22 @@ def adapted_layers(backbone: nn.Module, targets: Targets = "blocks") -> tuple[st
         targets: ``"blocks"``: every convolution and linear layer but the stem (down-sampling shortcuts included: the
             intent of AutoLoRa, and its parameter counts). ``"all"``: the stem too (LoFT). ``"last-block"``: the
             convolutions of the last block of each stage, without its shortcut, a stage being an ``nn.Sequential`` of
-            the backbone: the layers that AutoLoRa's high-resolution release reaches. Or the names themselves. The
+            the backbone, or of the one that holds all stages (ConvNeXt, EfficientNet): the layers that AutoLoRa's
+            high-resolution release reaches in a ResNet. Or the names themselves. The
             classifier, if the backbone still has one, belongs to none of the first three.
 
     Raises:
         InputError: If a name is unknown, the stem cannot be told, or nothing is left to adapt.
     """
+    check_pairs(targets=targets)
     layers = dict(_adaptable(backbone))
     if not isinstance(targets, str):
         chosen = _named(layers, targets)
     elif targets == "last-block":
         chosen = _last_blocks(backbone)
-    elif targets in ("blocks", "all"):
+    else:
         left_out = {*_configured(backbone, "classifier"), *(_stem(backbone, layers) if targets == "blocks" else ())}
         chosen = set(layers) - left_out
-    else:
-        raise InputError(f"targets={targets!r} is not known; use blocks, all, last-block or a list of layer names")
     if not chosen:
         raise InputError(f"targets={targets!r} selects no layer of {type(backbone).__name__}; give a list of names")
     return tuple(name for name in layers if name in chosen)
@@ -222,24 +269,34 @@ def _configured(backbone: nn.Module, key: str) -> set[str]:
 
 def _last_blocks(backbone: nn.Module) -> set[str]:
     chosen: set[str] = set()
-    for stage, module in backbone.named_children():
-        if not isinstance(module, nn.Sequential) or not len(module):
-            continue
-        block = module[-1]
+    for stage, blocks in _stages(backbone):
+        block = blocks[-1]
         shortcut = getattr(block, "downsample", None)
         skipped = set(shortcut.modules()) if isinstance(shortcut, nn.Module) else set()
-        for name, layer in block.named_modules(prefix=f"{stage}.{len(module) - 1}"):
+        for name, layer in block.named_modules(prefix=f"{stage}.{len(blocks) - 1}"):
             if isinstance(layer, nn.Conv2d) and layer is not block and layer not in skipped:
                 chosen.add(name)
     return chosen
 
 
+def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
+    """Give the stages, each a sequence of blocks: children of the backbone, or of the one child that holds them all."""
+    for name, child in backbone.named_children():
+        if not isinstance(child, nn.Sequential) or not len(child):
+            continue
+        inner = [_blocks(f"{name}.{key}", part) for key, part in child.named_children()]
+        stages = [found for found in inner if found is not None]
+        yield from stages if len(stages) == len(inner) else [(name, child)]
+
+
+def _blocks(name: str, part: nn.Module) -> tuple[str, nn.Sequential] | None:
+    """Return the blocks of a module that is a stage, and their name."""
+    for where, found in ((name, part), (f"{name}.blocks", getattr(part, "blocks", None))):
+        if isinstance(found, nn.Sequential) and len(found):
+            return where, found
+    return None
+
+
 def _style(name: str) -> type[LowRankUpdate]:
-    if name not in UPDATES:
-        raise InputError(f"style={name!r} is not known; use {' or '.join(UPDATES)}")
+    check_pairs(style=name)
     return UPDATES[name]
-
-
-def _check_rank(rank: int) -> None:
-    if rank < 1:
-        raise InputError(f"rank={rank} leaves no update to train; use 1 or more, such as 8")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
 from autolora.evaluation import Score
 from autolora.experiments.conclusion import interval
+from autolora.experiments.strength import strength
 from autolora.report.collected import CollectedRun
 from autolora.report.drawing import Key, Plot, Table, across_in_percent, draw, style_of
 from autolora.report.evaluations import NATURAL, Measured
-from autolora.report.wording import attack_title, percent, shortened, strength
+from autolora.report.threats import differing_threats, name_under, title_under
+from autolora.report.wording import percent, shortened
 
 WRITTEN = ("right", "accuracy", "95 % interval")
 TITLE = "Test accuracies with their intervals"
@@ -38,7 +40,7 @@ def interval_plot(runs: Sequence[CollectedRun]) -> list[Plot]:
     rows = [(place, item) for place, run in enumerate(runs) for item in main_scores(run)]
     if not rows:
         return []
-    attacks = sorted({item.attack for _, item in rows}, key=strength)
+    attacks, threats = sorted({item.attack for _, item in rows}, key=strength), differing_threats(runs)
 
     def paint(axes: Axes) -> None:
         for place, item in rows:
@@ -52,6 +54,11 @@ def interval_plot(runs: Sequence[CollectedRun]) -> list[Plot]:
         across_in_percent(axes)
 
     svg = draw("intervals", TITLE, CAPTION, paint, 0.6 + max(0.34, 0.15 * len(runs)) * len(attacks))
-    keys = tuple(Key(run.name, style_of(place)) for place, run in enumerate(runs)) if len(runs) > 1 else ()
-    cells = tuple((runs[place].name, attack_title(item.attack), *written(item.score)) for place, item in rows)
-    return [Plot(TITLE, CAPTION, svg, keys, Table(("run", "attack", *WRITTEN), cells))]
+    several = runs if len(runs) > 1 else ()
+    keys = tuple(Key(name_under(run, threats), style_of(place)) for place, run in enumerate(several))
+    return [Plot(TITLE, CAPTION, svg, keys, _table([(runs[place], item) for place, item in rows], threats))]
+
+
+def _table(rows: Sequence[tuple[CollectedRun, Measured]], threats: Mapping[str, str]) -> Table:
+    cells = ((run.name, title_under(item.attack, run, threats), *written(item.score)) for run, item in rows)
+    return Table(("run", "attack", *WRITTEN), tuple(cells))

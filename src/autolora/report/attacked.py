@@ -18,13 +18,14 @@ from autolora.errors import InputError
 from autolora.evaluation.judging import standing
 from autolora.evaluation.shards import MANIFEST, Shard, Shards
 from autolora.experiments.assessment import evaluation_attack, evaluation_batch
+from autolora.experiments.evaluation import shard_folder
 from autolora.experiments.judged_files import read_json, require
 from autolora.experiments.subject import find_subject, model_fingerprint
 from autolora.models import RobustModel, evaluating
 from autolora.models.bundle import load_bundle
 from autolora.report.collected import CollectedRun
-from autolora.report.evaluations import Evaluation
-from autolora.threat import ThreatModel, format_radius
+from autolora.report.evaluations import SHARDS, Evaluation
+from autolora.threat import ThreatModel
 
 ATTACK = "pgd-10"  # the run's own, from the natural image: done again it finds the same
 SAVED_BATCH = 64
@@ -153,7 +154,7 @@ def saved_answers(
         InputError: If what it kept is damaged.
     """
     eps = evaluation.threat.partition(" ")[2]
-    folder = evaluation.folder / "shards" / f"{attack}-{format_radius(eps).replace('/', 'of')}"  # as evaluate writes it
+    folder = evaluation.folder / SHARDS / shard_folder(eps, attack)
     if not (folder / MANIFEST).is_file():
         return None
     manifest = read_json(folder / MANIFEST)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ from autolora.report.drawing import Key, Plot, Table, across_in_percent, draw, s
 from autolora.report.evaluations import Verdicts
 from autolora.report.wording import MISSING, attack_title, percent, shortened
 
+Scores = Mapping[str, Sequence[Score | None]]  # by attack, of each class; None of one without an image
+
+TITLE = "Accuracy on each class"
 PLOTTED = 30  # classes in a plot; the table behind it has all
 LARGEST_MATRIX = 20  # classes; of more, only what is confused most often is listed
 PAIRS = 20
@@ -92,43 +96,56 @@ def natural_confusion(run: CollectedRun) -> Confusion | None:
 
 def class_plots(run: CollectedRun, place: int = 0) -> list[Plot]:
     """Draw a run's accuracy on each class, natural and under each attack whose verdicts are there."""
-    fewest = FEWEST * len(run.classes)
-    judged = [each for each in run.judgements if each[1] is run.verdicts or len(each[1].index) >= fewest]
+    judged = _judged(run)
     if not judged:
         return []
     scores = {attack: _by_class(attack, verdicts, len(run.classes)) for attack, verdicts in judged}
     shown = _shown(scores[judged[-1][0]])
-    title = "Accuracy on each class"
-    caption = "Share of each class's test images that are right, and under attack still right."
-    if len(judged) < len(run.judgements):
-        caption += f" Attacks that were tried on fewer than {FEWEST} images a class are left out."
-    if len(shown) < len(run.classes):
-        caption += (
-            f" The {len(shown)} of {len(run.classes)} classes that hold worst under {judged[-1][0]}; the table has all."
-        )
-
-    def paint(axes: Axes) -> None:
-        for order, (_, column) in enumerate(scores.items()):
-            found = [(score.accuracy, -row) for row, c in enumerate(shown) if (score := column[c]) is not None]
-            style = style_of(order)
-            axes.plot(
-                *zip(*found, strict=True), linestyle="none", marker=style.marker, color=style.colour, markersize=6
-            )
-        axes.set_yticks([-row for row in range(len(shown))], [shortened(run.classes[c]) for c in shown])
-        axes.set_ylim(0.5 - len(shown), 0.5)
-        across_in_percent(axes)
-
+    caption = _caption(run, judged, len(shown))
+    columns = [[column[c] for c in shown] for column in scores.values()]
+    paint = partial(_paint, names=[run.classes[c] for c in shown], columns=columns)
+    svg = draw(f"classes-{place}", TITLE, caption, paint, 0.5 + 0.24 * max(3, len(shown)))
     keys = tuple(
         Key(f"{attack_title(attack)}, {len(verdicts.index):,} images", style_of(i))
         for i, (attack, verdicts) in enumerate(judged)
     )
-    rows = tuple(
-        (name, *(cell for column in scores.values() for cell in _cells(column[c])))
-        for c, name in enumerate(run.classes)
-    )
+    return [Plot(TITLE, caption, svg, keys, _table(run.classes, scores))]
+
+
+def _judged(run: CollectedRun) -> list[tuple[str, Verdicts]]:
+    """Return the attacks whose verdicts are on enough images of each class, weakest first."""
+    fewest = FEWEST * len(run.classes)
+    return [each for each in run.judgements if each[1] is run.verdicts or len(each[1].index) >= fewest]
+
+
+def _caption(run: CollectedRun, judged: Sequence[tuple[str, Verdicts]], shown: int) -> str:
+    """Say how to read the plot, and which attacks and classes are not in it."""
+    caption = "Share of each class's test images that are right, and under attack still right."
+    if len(judged) < len(run.judgements):
+        caption += f" Attacks that were tried on fewer than {FEWEST} images a class are left out."
+    if shown < len(run.classes):
+        worst = f"The {shown} of {len(run.classes)} classes that hold worst under {judged[-1][0]}"
+        caption += f" {worst}; the table has all."
+    return caption
+
+
+def _paint(axes: Axes, names: Sequence[str], columns: Sequence[Sequence[Score | None]]) -> None:
+    """Put a line for each class, from the top, and a marker on it for each attack."""
+    for order, column in enumerate(columns):
+        found = [(score.accuracy, -row) for row, score in enumerate(column) if score is not None]
+        style = style_of(order)
+        axes.plot(*zip(*found, strict=True), linestyle="none", marker=style.marker, color=style.colour, markersize=6)
+    axes.set_yticks([-row for row in range(len(names))], [shortened(name) for name in names])
+    axes.set_ylim(0.5 - len(names), 0.5)
+    across_in_percent(axes)
+
+
+def _table(classes: Sequence[str], scores: Scores) -> Table:
     header = ("class", *(text for attack in scores for text in (attack_title(attack), "95 % interval", "right")))
-    svg = draw(f"classes-{place}", title, caption, paint, 0.5 + 0.24 * max(3, len(shown)))
-    return [Plot(title, caption, svg, keys, Table(header, rows))]
+    rows = tuple(
+        (name, *(cell for column in scores.values() for cell in _cells(column[c]))) for c, name in enumerate(classes)
+    )
+    return Table(header, rows)
 
 
 def _by_class(attack: str, verdicts: Verdicts, classes: int) -> list[Score | None]:

@@ -17,6 +17,7 @@ from autolora.experiments.judged import EVALUATIONS, VERDICTS, has_drawn_images,
 from autolora.experiments.judged_files import check_scores, read_json, require
 from autolora.experiments.result import CONFIG, METRICS, RESULT
 from autolora.experiments.selection import selected_on
+from autolora.experiments.strength import strength
 from autolora.report.evaluations import (
     NATURAL,
     Evaluation,
@@ -27,7 +28,6 @@ from autolora.report.evaluations import (
     read_scores,
     verdicts_of,
 )
-from autolora.report.wording import strength
 from autolora.threat import ThreatModel
 
 Row = Mapping[str, float]

@@ -9,11 +9,12 @@ from shlex import quote
 from typing import Any
 
 from autolora.errors import InputError
+from autolora.evaluation.shards import MANIFEST
 from autolora.experiments.judged import EVALUATIONS
 from autolora.experiments.judged_files import read_json
 from autolora.experiments.result import CONFIG
 from autolora.report.collected import CollectedRun
-from autolora.report.evaluations import NATURAL, Evaluation
+from autolora.report.evaluations import NATURAL, SHARDS, Evaluation
 from autolora.threat import format_radius, parse_radius
 
 ENOUGH = 1000  # images: 95 % intervals of 3 points to either side
@@ -101,7 +102,7 @@ def _evaluate(run: CollectedRun, item: Evaluation, out: str, folder: str) -> str
 
 def _seed(item: Evaluation) -> int | None:
     """Return the seed of attacks and sample, which stands with the verdicts as they were found."""
-    for path in sorted((item.folder / "shards").glob("*/manifest.json")):
+    for path in sorted((item.folder / SHARDS).glob(f"*/{MANIFEST}")):
         try:
             content: Mapping[str, Any] = read_json(path)
         except InputError:

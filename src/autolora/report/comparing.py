@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from autolora.errors import InputError
-from autolora.evaluation import Discordance
+from autolora.evaluation import Discordance, holm
 from autolora.experiments.comparison import compare
 from autolora.experiments.conclusion import caveats, p_value, verdict
 from autolora.report.collected import CollectedRun
+from autolora.report.evaluations import NATURAL
+from autolora.report.threats import differing_threats, title_under
 from autolora.report.wording import MISSING, attack_title, number
 
 
@@ -47,13 +49,23 @@ class Disagreement:
     counts: tuple[int, int, int, int]
 
     @property
-    def sentence(self) -> str:
-        """Say what it means, for images that are a sample."""
+    def p(self) -> float:
+        """Return the p value of McNemar's test."""
         _, b, c, _ = self.counts
-        p = p_value(Discordance(b, c, sum(self.counts)).p)
+        return Discordance(b, c, sum(self.counts)).p
+
+    def sentence(self, p: float, tests: int) -> str:
+        """Say what it means, for images that are a sample.
+
+        Args:
+            p: The p value, adjusted for how many tests there are.
+            tests: That many.
+        """
+        _, b, c, _ = self.counts
+        found = f"{p_value(p)} after Holm for {tests} comparisons" if tests > 1 else p_value(p)
         return (
             f"On a sample of {sum(self.counts):,} images under {self.attack}, {self.first} is still right on {b} that "
-            f"{self.other} loses, and {self.other} on {c} that {self.first} loses (exact McNemar {p})."
+            f"{self.other} loses, and {self.other} on {c} that {self.first} loses (exact McNemar {found})."
         )
 
 
@@ -70,15 +82,17 @@ def conclusion(runs: Sequence[CollectedRun]) -> Conclusion | None:
     sampled = _on_samples(finished, alone)  # named as in the verdict, where that names a single run
     left_out = tuple(text for text in comparison.left_out if text.split(" ", 1)[0] not in sampled)
     notes = caveats(replace(comparison, left_out=left_out))
-    return Conclusion(verdict(comparison), (*(item.sentence for each in sampled.values() for item in each), *notes))
+    return Conclusion(verdict(comparison), (*_sentences(sampled), *notes))
 
 
 def disagreements(runs: Sequence[CollectedRun]) -> list[Disagreement]:
     """Count where every two runs on the same test images disagree, under every attack that was tried on both."""
-    found: list[Disagreement] = []
-    for first, other in combinations(runs, 2):
-        found += _disagreements(first, other).values()
-    return found
+    threats = differing_threats(runs)
+    return [
+        replace(item, attack=title_under(attack, first, threats))
+        for first, other in combinations(runs, 2)
+        for attack, item in _disagreements(first, other).items()
+    ]
 
 
 def _disagreements(first: CollectedRun, other: CollectedRun) -> dict[str, Disagreement]:
@@ -86,12 +100,34 @@ def _disagreements(first: CollectedRun, other: CollectedRun) -> dict[str, Disagr
     if first.verdicts is None or other.verdicts is None or first.images_key != other.images_key:
         return {}
     mine, theirs, found = dict(first.judgements), dict(other.judgements), {}
-    for attack in (name for name in mine if name in theirs):
+    for attack in (name for name in mine if name in theirs and _same_attack(first, other, name)):
         if np.array_equal(mine[attack].index, theirs[attack].index):
             a, b = mine[attack].right[attack], theirs[attack].right[attack]
             counts = (int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()))
             found[attack] = Disagreement(attack_title(attack), first.name, other.name, counts)
     return found
+
+
+def _same_attack(first: CollectedRun, other: CollectedRun, attack: str) -> bool:
+    """Whether two runs mean the same by an attack: of one threat model, and of one kind."""
+    if attack == NATURAL:
+        return True
+    return str(first.threat) == str(other.threat) and _label(first, attack) == _label(other, attack)
+
+
+def _label(run: CollectedRun, attack: str) -> str:
+    """Return what the attack may be called whose verdicts count, as its score says; its key where that does not."""
+    verdicts = dict(run.judgements)[attack]
+    later = (item.scores for item in run.evaluations if item.verdicts is verdicts)
+    scores = run.own if verdicts is run.verdicts else next(later)
+    return next((item.label for item in scores if item.attack == attack and item.label), attack)
+
+
+def _sentences(sampled: Mapping[str, Sequence[Disagreement]]) -> Iterator[str]:
+    """Say what samples show; p values are adjusted by Holm's method for the comparisons under each attack."""
+    for items in sampled.values():
+        adjusted = holm([item.p for item in items])
+        yield from (item.sentence(p, len(items)) for item, p in zip(items, adjusted, strict=True))
 
 
 def _on_samples(runs: Sequence[CollectedRun], names: Mapping[Path, str]) -> dict[str, list[Disagreement]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+from autolora.experiments.planning.words import duration
 from autolora.report.collected import CollectedRun
 from autolora.report.examination import Size
-from autolora.report.wording import MISSING, duration, number
+from autolora.report.wording import MISSING, number
 
 
 def cost_rows(runs: Sequence[CollectedRun], sizes: Mapping[str, Size]) -> list[tuple[str, tuple[str, ...]]]:

@@ -9,9 +9,11 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from autolora.experiments.loss_terms import loss_terms as terms_of
 from autolora.report.collected import CollectedRun, Row
 from autolora.report.drawing import Plot, near_in_percent, style_of
 from autolora.report.series import Decoration, Series, line_plot, vertical
+from autolora.report.threats import differing_threats, name_under
 from autolora.report.wording import percent
 
 SHARES = {"val_natural": "natural validation images (SA)", "val_robust": "validation images under PGD-10 (RA)"}
@@ -19,7 +21,6 @@ WEIGHTS = {
     "lambda1": "lambda1 weighs the natural term, and falls as the branch gets better on natural training images.",
     "lambda2": "lambda2 weighs the consistency term, and grows as the branch gets better on them.",
 }
-OTHERS = ("epoch", "lr", "seconds", "images_per_second", "waiting")
 SIMILARITY = (
     "How alike the gradients of two loss terms are in the backbone: 1 is agreement, 0 indifference, -1 contradiction. "
     "The band is one standard error over images."
@@ -40,9 +41,7 @@ def epoch_plots(runs: Sequence[CollectedRun]) -> list[Plot]:
 
 def loss_terms(run: CollectedRun) -> list[str]:
     """Return the names of a run's loss terms: what its log holds beside what every log holds."""
-    names = dict.fromkeys(name for row in run.history for name in row)
-    known = {*OTHERS, *SHARES, *WEIGHTS}
-    return [name for name in names if name not in known and not name.startswith("gs_")]
+    return terms_of(run.history)
 
 
 def falls(history: Sequence[Row]) -> list[int]:
@@ -62,7 +61,8 @@ def _accuracies(runs: Sequence[CollectedRun]) -> list[Plot]:
     plots = []
     for name, title in SHARES.items():
         caption = "Share of the validation images that each model is right on, after each epoch."
-        series = [_series(run.name, i, run, name) for i, run in enumerate(runs)]
+        threats = differing_threats(runs) if name == "val_robust" else {}
+        series = [_series(name_under(run, threats), i, run, name) for i, run in enumerate(runs)]
         plots += _plot(name.replace("_", "-"), f"Accuracy on {title}", caption, series, runs, [near_in_percent])
     return plots
 

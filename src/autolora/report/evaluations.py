@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from autolora.errors import InputError
 from autolora.evaluation import Score
+from autolora.experiments.export.measurements import Measurement
 from autolora.experiments.judged import EVALUATION, VERDICTS
 from autolora.experiments.judged_files import check_scores, read_json, read_verdicts, require
 from autolora.threat import ThreatModel
 
 NATURAL, AUTOATTACK = "natural", "autoattack"
+SHARDS = "shards"  # in the folder of an evaluation: where ``autolora evaluate`` keeps verdicts as they are found
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,16 @@ class Measured:
     source: str
 
     @property
+    def stated(self) -> Measurement:
+        """Return it as an export states it."""
+        norm, _, eps = self.threat.partition(" ")
+        counted = self.score.accuracy, self.score.correct, self.score.total, self.score.ci95
+        return Measurement(self.attack, self.label or self.attack, norm, eps, *counted, flags=self.flags or ())
+
+    @property
     def upper_bound(self) -> bool:
         """Whether AutoAttack as a whole may well find more images that fall."""
-        return self.attack not in (NATURAL, AUTOATTACK)
+        return self.stated.is_upper_bound
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from autolora.data import ImageSet
 from autolora.errors import InputError
 from autolora.experiments.assessment import evaluation_batch
 from autolora.experiments.evaluating import sample
+from autolora.experiments.strength import strength
 from autolora.models import RobustModel
 from autolora.report.attacked import (
     ATTACK,
@@ -25,7 +26,7 @@ from autolora.report.attacked import (
 from autolora.report.classes import Confusion, confusion
 from autolora.report.collected import CollectedRun
 from autolora.report.gallery import Group, choose, exhibit
-from autolora.report.wording import attack_title, number, strength
+from autolora.report.wording import attack_title, number
 
 FEWEST_ATTACKED = 24  # images for a confusion matrix, however large they are
 SKIPPED = "They were left out (--no-gallery)."
@@ -109,10 +110,10 @@ def _show(
     shown = [index for _, places in chosen.values() for index in places]
     attacked = []
     for run in members:
-        places = shown + sample(images, sampled or _enough(models[run.name]), 0)
-        attacked.append(attack_images(models[run.name], images, places, run.threat, device, progress=progress))
+        fair = sample(images, sampled or _enough(models[run.name]), 0)
+        attacked.append(attack_images(models[run.name], images, shown + fair, run.threat, device, progress=progress))
         _check(run, attacked[-1], found)
-        _count(run, attacked[-1], found)
+        _count(run, attacked[-1], fair, found)
     groups = tuple(
         Group(title, total, tuple(exhibit(members, attacked, images, index) for index in places))
         for title, (total, places) in chosen.items()
@@ -137,14 +138,18 @@ def _look_up(run: CollectedRun, model: RobustModel, found: Examination, device: 
             return
 
 
-def _count(run: CollectedRun, attacked: Attacked, found: Examination) -> None:
-    """Count what attacked images are taken for, unless an evaluation kept as many."""
-    known, images = found.confusions.get(run.name), len(attacked.index)
+def _count(run: CollectedRun, attacked: Attacked, fair: Sequence[int], found: Examination) -> None:
+    """Count what a fair sample of the attacked images is taken for, unless an evaluation kept as many.
+
+    Those for the gallery are left out: they were chosen by their verdict.
+    """
+    known, images = found.confusions.get(run.name), len(fair)
     if known is None or int(known.counts.sum()) < images:
         total = run.data.get("test", "?")
         which = "All" if images == total else f"A sample of {images:,} of"
         note = f"{which} {number(total)} test images, attacked for this report."
-        label, answers = attacked.label.numpy(), attacked.answers[1]
+        rows = [attacked.place(index) for index in fair]
+        label, answers = attacked.label.numpy()[rows], attacked.answers[1][rows]
         found.confusions[run.name] = confusion(f"under {attack_title(ATTACK)}", note, run.classes, label, answers)
 
 
@@ -186,10 +191,10 @@ def _images(
 
 
 def _alike(runs: Sequence[CollectedRun], images: Mapping[str, ImageSet]) -> list[list[CollectedRun]]:
-    """Put runs together that have the same images at the same size."""
-    found: dict[int, list[CollectedRun]] = {}
+    """Put runs together that have the same images at the same size, and the same threat model to disagree under."""
+    found: dict[tuple[int, str], list[CollectedRun]] = {}
     for run in (run for run in runs if run.name in images):
-        found.setdefault(id(images[run.name]), []).append(run)
+        found.setdefault((id(images[run.name]), str(run.threat)), []).append(run)
     return list(found.values())
 
 

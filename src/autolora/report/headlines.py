@@ -13,8 +13,6 @@ from autolora.report.evaluations import AUTOATTACK, NATURAL, Measured
 from autolora.report.wording import attack_title, number, percent
 from autolora.threat import ThreatModel, format_radius
 
-UPPER_BOUND = "upper bound"
-
 
 @dataclass(frozen=True)
 class Doubt:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autolora.errors import InputError
+from autolora.experiments.planning.words import duration
 from autolora.report import commands, headlines
 from autolora.report.accuracies import interval_plot
 from autolora.report.classes import class_plots, natural_confusion
@@ -23,7 +24,8 @@ from autolora.report.examination import Examination
 from autolora.report.hints import hints
 from autolora.report.radii import radius_plots
 from autolora.report.scoreboard import everything, scoreboard
-from autolora.report.wording import duration, percent, plain, shortened
+from autolora.report.threats import differing_threats
+from autolora.report.wording import percent, plain, shortened
 
 
 def render(runs: Sequence[CollectedRun], examination: Examination, command: str) -> str:
@@ -49,6 +51,7 @@ def render(runs: Sequence[CollectedRun], examination: Examination, command: str)
             styles=STYLES,
             style_of=style_of,
             threats=_threats(runs),
+            threat_of=differing_threats(runs),
             findings=[(run, headlines.finding(run)) for run in runs],
             doubts=headlines.doubts(runs),
             unflagged=[run.name for run in runs if run.finished and not headlines.looked_for_flags(run)],
@@ -62,6 +65,7 @@ def render(runs: Sequence[CollectedRun], examination: Examination, command: str)
             classes=_classes(runs, examination),
             corruptions=corruption_tables(runs),
             disagreements=disagreements(runs),
+            pictured=any(len(names) > 1 for names, _ in examination.galleries),
             costs=cost_rows(runs, examination.sizes),
             options=differing_options(runs),
             configurations=[(run.name, _yaml(run)) for run in runs],

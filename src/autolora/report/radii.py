@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from autolora.evaluation import Score
+from autolora.experiments.strength import strength
 from autolora.report.collected import CollectedRun
 from autolora.report.drawing import Plot, in_percent, style_of
-from autolora.report.evaluations import NATURAL
+from autolora.report.evaluations import NATURAL, Evaluation
 from autolora.report.series import Series, line_plot
-from autolora.report.wording import attack_title, percent, strength
+from autolora.report.wording import attack_title, percent
 from autolora.threat import parse_radius
 
 Curve = Mapping[float, Score]  # accuracies by radius in pixel units; at 0 that of natural images
 Kind = tuple[str, str]  # norm and attack
 UNITS = {"Linf": ("eps, in 255ths of the pixel range", 255.0), "L2": ("eps, Euclidean length of the perturbation", 1.0)}
-CAPTION = "Share of the images still right when the adversary may do more; 0 is no attack. Bands are 95 % intervals."
+CAPTION = "Share of the test images still right when the adversary may do more; 0 is no attack. Bands: 95 % intervals."
 
 
 def radius_plots(runs: Sequence[CollectedRun]) -> list[Plot]:
@@ -37,22 +38,28 @@ def radius_plots(runs: Sequence[CollectedRun]) -> list[Plot]:
 
 
 def curves(run: CollectedRun) -> dict[Kind, Curve]:
-    """Return accuracies by radius for every norm and attack that two radii were tried of, on the same images.
+    """Return accuracies by radius for every norm and attack that two radii were tried of, on the same test images.
 
     Where there are several such curves of one kind, the one with most radii, and then with most images, counts.
     """
-    found: dict[tuple[str, str, str, int], dict[float, Score]] = {}
-    for evaluation in run.evaluations:
+    found: dict[tuple[Kind, Hashable], dict[float, Score]] = {}
+    for evaluation in (item for item in run.evaluations if item.split == "test"):
         natural = {item.score.total: item.score for item in evaluation.scores if item.attack == NATURAL}
         for item in (*evaluation.scores, *evaluation.curve):
             norm, _, eps = item.threat.partition(" ")
             if item.attack != NATURAL and norm in UNITS and item.score.total in natural:
-                key = (norm, item.attack, evaluation.split, item.score.total)
+                key = ((norm, item.attack), _images(evaluation))
                 curve = found.setdefault(key, {0.0: natural[item.score.total]})
                 curve[float(parse_radius(eps))] = item.score
-    several = {key: curve for key, curve in found.items() if len(curve) > 2}
-    ordered = sorted(several.items(), key=lambda each: (len(each[1]), each[0][3]))
-    return {(key[0], key[1]): dict(sorted(curve.items())) for key, curve in ordered}
+    several = [(kind, curve) for (kind, _), curve in found.items() if len(curve) > 2]
+    several.sort(key=lambda each: (len(each[1]), each[1][0.0].total))
+    return {kind: dict(sorted(curve.items())) for kind, curve in several}
+
+
+def _images(evaluation: Evaluation) -> Hashable:
+    """Return which test images an evaluation is on; without verdicts nobody knows whether another's are the same."""
+    verdicts = evaluation.verdicts
+    return evaluation.folder if verdicts is None else frozenset(verdicts.index.tolist())
 
 
 def _series(name: str, place: int, norm: str, curve: Curve) -> Series:

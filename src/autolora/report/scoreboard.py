@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autolora.evaluation import Score
+from autolora.experiments.strength import strength
 from autolora.report.accuracies import main_scores, written
 from autolora.report.collected import CollectedRun
 from autolora.report.evaluations import NATURAL, Measured
-from autolora.report.wording import MISSING, attack_title, percent, strength
+from autolora.report.threats import differing_threats
+from autolora.report.wording import MISSING, attack_title, percent
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Cell:
         item: What was measured.
         whole: Whether on all of the run's test images.
         unattacked: Where not, the accuracy on the same images without an attack.
+        threat: The threat model of the attack, where the runs have several; else empty.
     """
 
     item: Measured
     whole: bool
     unattacked: Score | None
+    threat: str = ""
 
     @property
     def written(self) -> tuple[str, str, str]:
@@ -62,7 +66,8 @@ class Line:
 
 def scoreboard(runs: Sequence[CollectedRun]) -> list[Line]:
     """Return the main scores of all runs, natural images first."""
-    cells = [{item.attack: _cell(run, item) for item in main_scores(run)} for run in runs]
+    threats = differing_threats(runs)
+    cells = [{item.attack: _cell(run, item, threats.get(run.name, "")) for item in main_scores(run)} for run in runs]
     attacks = sorted({attack for each in cells for attack in each}, key=strength)
     return [Line(attack, attack_title(attack), tuple(each.get(attack) for each in cells)) for attack in attacks]
 
@@ -84,9 +89,10 @@ def everything(runs: Sequence[CollectedRun]) -> list[tuple[str, ...]]:
     ]
 
 
-def _cell(run: CollectedRun, item: Measured) -> Cell:
+def _cell(run: CollectedRun, item: Measured, threat: str) -> Cell:
     natural = [each.score.total for each in run.own if each.attack == NATURAL]
-    return Cell(item, not natural or natural[0] == item.score.total, _unattacked(run, item))
+    whole = not natural or natural[0] == item.score.total
+    return Cell(item, whole, _unattacked(run, item), threat if item.attack != NATURAL else "")
 
 
 def _unattacked(run: CollectedRun, item: Measured) -> Score | None:

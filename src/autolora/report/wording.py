@@ -48,24 +48,3 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return plain(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people do: ``42 s``, ``7 min 6 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-def strength(attack: str) -> tuple[bool, bool, int, int]:
-    """Order attacks by how much they ask of a model: natural images first, AutoAttack last."""
-    steps = re.fullmatch(r"pgd-(\d+)(?:x(\d+))?", attack)
-    return (
-        attack.startswith("autoattack"),
-        attack == "autoattack",
-        int(steps[1]) if steps else -1 if attack == "natural" else 0,
-        int(steps[2] or 1) if steps else 0,
-    )

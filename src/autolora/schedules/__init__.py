@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+from autolora.errors import InputError
 from autolora.schedules.automatic import AutoLR
 from autolora.schedules.planned import Constant, Cosine, MultiStep, Planned
 from autolora.schedules.schedule import Schedule, check_choice
@@ -20,7 +22,7 @@ def _paper_milestones(epochs: int) -> tuple[int, int]:
 
 
 def _multistep(lr: float, epochs: int, *, milestones: Sequence[int] | None = None, gamma: float = 0.1) -> MultiStep:
-    return MultiStep(lr, milestones or _paper_milestones(epochs), gamma)
+    return MultiStep(lr, _paper_milestones(epochs) if milestones is None else milestones, gamma)
 
 
 def _constant(lr: float, epochs: int) -> Constant:
@@ -51,5 +53,12 @@ def build_schedule(name: str, lr: float, epochs: int, options: Mapping[str, Any]
     check_choice("schedule", name, tuple(SCHEDULES))
     known = tuple(option for option in signature(SCHEDULES[name]).parameters if option not in ("lr", "epochs"))
     for option in options or {}:
-        check_choice(f"option of the schedule {name}", option, known)
+        _check_option(name, option, known)
     return SCHEDULES[name](lr, epochs, **(options or {}))
+
+
+def _check_option(name: str, option: str, known: tuple[str, ...]) -> None:
+    if option not in known:
+        close = get_close_matches(option, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
+        raise InputError(f"schedule {name} has no option {option!r}; {hint}")

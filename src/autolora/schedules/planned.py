@@ -45,7 +45,16 @@ class Planned(ABC):
 
 
 class MultiStep(Planned):
-    """Multiply the rate by ``gamma`` after each milestone, in epochs: 30 and 50 of 60 in TWINS (Liu et al., 2023)."""
+    """Multiply the rate by ``gamma`` after each milestone: after 30 and 50 epochs of 60 in TWINS (Liu et al., 2023).
+
+    Args:
+        lr: Initial rate, positive.
+        milestones: Numbers of finished epochs from 1 on, in increasing order; without any the rate is constant.
+        gamma: What the rate is multiplied by, positive.
+
+    Raises:
+        InputError: If an argument is out of range, or milestones are out of order.
+    """
 
     def __init__(self, lr: float, milestones: Sequence[int] = (30, 50), gamma: float = 0.1) -> None:
         super().__init__(lr)
@@ -66,6 +75,15 @@ class Cosine(Planned):
     .. math:: \eta_e = \eta_{min} + \tfrac12 (\eta - \eta_{min}) (1 + \cos(\pi (e - warmup) / (epochs - warmup)))
 
     In the warm-up, epoch e = 0, 1, ... runs at :math:`\eta (e + 1) / (warmup + 1)`.
+
+    Args:
+        lr: Highest rate, positive.
+        epochs: Length of the run.
+        warmup: Epochs of the warm-up, fewer than ``epochs``.
+        minimum: Rate after the last epoch, 0 or more.
+
+    Raises:
+        InputError: If an argument is out of range.
     """
 
     def __init__(self, lr: float, epochs: int, warmup: int = 0, minimum: float = 0) -> None:
@@ -88,7 +106,14 @@ class Cosine(Planned):
 
 
 class Constant(Planned):
-    """The same rate throughout."""
+    """The same rate throughout.
+
+    Args:
+        lr: The rate, positive.
+
+    Raises:
+        InputError: If it is not.
+    """
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate, whatever the epoch."""

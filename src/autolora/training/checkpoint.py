@@ -98,10 +98,6 @@ class Checkpoints:
         files = {WEIGHTS: save(_lying(weights)), STATE: buffer.getvalue()}
         self.generations.write(files, {} if self._best is None else {BEST: self._best}, facts or {})
 
-    def has_last(self) -> bool:
-        """Say whether there is anything to continue from."""
-        return self.generations.exists()
-
     def load_last(self, check: Callable[[Saved], None] | None = None) -> Saved | None:
         """Return the newest whole checkpoint; None if there is none.
 

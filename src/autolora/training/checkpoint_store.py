@@ -101,10 +101,6 @@ class Generations:
             raise RunError(f"no whole checkpoint is left: {'; '.join(damages)}; start a new run with another --out")
         return None
 
-    def exists(self) -> bool:
-        """Say whether there is anything to read, whole or not."""
-        return self.folder.exists() or self.previous.exists()
-
     def drop_previous(self) -> None:
         """Give back the space of the previous one, when there is nothing left to continue."""
         shutil.rmtree(self.previous, ignore_errors=True)

@@ -134,8 +134,8 @@ def forms_for(
 
     Args:
         model: What is trained.
-        mode: ``off``: nothing; ``attack``: the attack, replayed on a GPU; ``on``: the passes of the loss too; ``auto``:
-            see above.
+        mode: ``off``: nothing; ``attack``: the attack, and on a GPU its steps are replayed, from torch 2.15 on; ``on``:
+            the passes of the loss too; ``auto``: see above.
         device: Where it computes.
         images: In a whole batch of this process.
         processes: Those that share the run.

@@ -9,8 +9,10 @@ from functools import partial
 import torch
 
 from autolora.errors import InputError
+from autolora.schedules.schedule import check_choice
 
 Autocast = Callable[[], AbstractContextManager[object]]
+DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -18,8 +20,9 @@ def resolve_device(name: str) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: If CUDA is asked for and not there.
+        InputError: If it is none of them, or CUDA is asked for and not there.
     """
+    check_choice("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: torch sees no CUDA device here; use --device cpu, or auto")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
@@ -29,8 +32,10 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """Return ``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 where the hardware multiplies it, else fp32.
 
     Raises:
-        InputError: If fp16 is asked for on a CPU, whose narrow range needs the loss scaling that only CUDA has.
+        InputError: If it is none of them, or fp16 is asked for on a CPU: its narrow range needs the loss scaling that
+            only CUDA has.
     """
+    check_choice("precision", name, ("auto", "fp32", *DTYPES))
     if name == "fp16" and device.type != "cuda":
         raise InputError("precision=fp16 needs a CUDA device; on a CPU use --precision bf16, fp32, or auto")
     if name != "auto":

@@ -106,7 +106,7 @@ class Update:
     def _gradients(self, x: Tensor, y: Tensor) -> Losses:
         self.optimizer.zero_grad()
         learnt: Losses = {}
-        pieces = in_parts(x, y, self.parts)
+        pieces = in_parts(x, y, self.parts, self.method.fewest)
         for number, (part_x, part_y) in enumerate(pieces, start=1):
             x_adv = self._attack(part_x, part_y)
             # processes exchange what a whole batch has gathered, once
@@ -145,7 +145,7 @@ class Update:
 
     def _halve(self, images: int) -> None:
         whole = f"a batch of {images} images"
-        if self.accelerator.num_processes > 1 or self.parts > 1 or images < 4:
+        if self.accelerator.num_processes > 1 or self.parts > 1 or images < 2 * self.method.fewest:
             parts = ", in two halves" if self.parts == 2 else f", in {self.parts} parts" if self.parts > 2 else ""
             raise RunError(f"out of memory with {whole}{parts}; lower --batch-size or --image-size, or accumulate more")
         self.parts = 2
@@ -156,15 +156,16 @@ class Update:
         )
 
 
-def in_parts(x: Tensor, y: Tensor, parts: int) -> list[tuple[Tensor, Tensor]]:
-    """Return a batch in so many parts, or in fewer, of two images at least, where it has fewer than twice as many.
+def in_parts(x: Tensor, y: Tensor, parts: int, fewest: int = 2) -> list[tuple[Tensor, Tensor]]:
+    """Return a batch in so many parts, or in as many as it has images for.
 
     Args:
         x: Images (N, C, H, W).
         y: Labels (N,).
         parts: How many; their sizes differ by one at most.
+        fewest: Images that a part has at least.
     """
-    count = max(1, min(parts, len(y) // 2))
+    count = max(1, min(parts, len(y) // fewest))
     return list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autolora.attacks.autoattack.fab import FABT
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import Norm, ThreatModel
 

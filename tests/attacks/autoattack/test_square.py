@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from autolora.attacks.autoattack.square import Square
 from autolora.attacks.autoattack.square_moves import Pyramids, Squares, pyramids
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import Norm, ThreatModel
 

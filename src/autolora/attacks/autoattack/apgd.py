@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from autolora.attacks.autoattack.ascent import Ascent, TargetedObjective
 from autolora.attacks.autoattack.margins import dlr, likeliest_wrong, targeted_dlr
 from autolora.attacks.autoattack.rounds import rounds
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.losses import cross_entropy_each
 from autolora.threat import ThreatModel

@@ -12,8 +12,8 @@ from torch import Tensor
 from autolora.attacks.autoattack.apgd import APGD, APGDT
 from autolora.attacks.autoattack.fab import FABT
 from autolora.attacks.autoattack.square import Square
-from autolora.attacks.pgd import Forward
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import Forward, wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import ThreatModel
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from autolora.attacks.autoattack.margins import likeliest_wrong, targeted_margin
 from autolora.attacks.autoattack.projections import to_hyperplane
 from autolora.attacks.autoattack.rounds import Siblings, rounds
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.climbing import by_images
+from autolora.attacks.model import wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import ThreatModel
 
@@ -164,7 +166,6 @@ def _linearise(victim: Victim, run: _Run) -> tuple[Tensor, Tensor]:
     iterate = run.iterate.detach().requires_grad_()
     with torch.enable_grad():
         value = targeted_margin(victim(iterate), run.y, run.target)
-        # autograd.grad prunes the graph to the image: no weight gradient is computed or accumulated
-        (grad,) = torch.autograd.grad(value.sum(), iterate)
+        grad = by_images(value.sum(), iterate)
     # where the gradient is not finite there is no direction; a zero keeps it from spreading
     return value.detach(), grad.nan_to_num(0, 0, 0)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from autolora.attacks.autoattack.ensemble import STANDARD_CLASSES, AutoAttack, Part
-from autolora.attacks.pgd import Forward
-from autolora.attacks.victim import Victim, wrong
+from autolora.attacks.model import Forward, wrong
+from autolora.attacks.victim import Victim
 from autolora.errors import InputError
 from autolora.threat import ThreatModel
 
@@ -34,7 +34,7 @@ def package() -> ModuleType:
         import pyautoattack
     except ImportError as error:
         raise InputError(
-            f"engine=reference needs the package {PACKAGE} ({error}); install it: pip install 'autolora[reference]'"
+            f"engine=reference needs the package {PACKAGE} ({error}); install it: pip install '.[reference]' in a clone, or uv sync --extra reference"
         ) from None
     return pyautoattack
 

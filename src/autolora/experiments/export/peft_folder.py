@@ -13,6 +13,7 @@ from autolora.experiments.config import RunConfig
 from autolora.experiments.export.product import Product
 from autolora.experiments.export.robust_model import BACKBONE
 from autolora.experiments.export.timm_folder import write_network, write_wrapper
+from autolora.methods import METHODS
 from autolora.models import RobustModel
 from autolora.models.adapter_files import CONFIG, FACTS, load_adapter, save_adapter
 from autolora.models.adapters import Adapter, check_backbone, merge
@@ -49,10 +50,11 @@ def adapter_folder(product: Product) -> Path:
     folder = product.source / "adapter"
     if (folder / CONFIG).is_file():
         return folder
-    if product.config.method == "loft":
+    if METHODS[product.config.method].keeps_adapter:
         why = "PEFT has no form for some of the layers that it adapted (docs/adapters.md lists which)"
     else:
-        why = f"{product.config.method} trains no adapter that outlives training, and loft does"
+        keepers = " or ".join(name for name, method in METHODS.items() if method.keeps_adapter)
+        why = f"{product.config.method} trains no adapter that outlives training, and {keepers} does"
     raise InputError(f"{product.source} has no adapter: {why}; use --format timm for its model")
 
 

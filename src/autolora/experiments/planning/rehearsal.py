@@ -156,7 +156,7 @@ def _images(batches: Draws, most: int, wanted: int | None) -> int:
 def _search(stage: Stage, x: Tensor, y: Tensor) -> None:
     """Make the adversarial images of a batch, as a step does."""
     update, epoch = stage.epoch.update, stage.epoch
-    for part_x, part_y in in_parts(x, y, update.parts):
+    for part_x, part_y in in_parts(x, y, update.parts, update.method.fewest):
         with update.attacked():
             epoch.method.attack(epoch.model, part_x, part_y)
 

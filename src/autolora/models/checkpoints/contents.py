@@ -149,12 +149,19 @@ def read_contents(path: str | Path) -> Contents:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    """Read what timm wrote beside weights, if these are its own: it always gives both files the same names."""
+    """Read what timm wrote beside weights, if these are its own: it always gives both files the same names.
+
+    Raises:
+        InputError: If it is damaged; without it, images would be normalised otherwise than the weights expect.
+    """
     config = path.parent / "config.json"
     if path.name not in ("model.safetensors", "pytorch_model.bin") or not config.is_file():
         return {}
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return {}
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{config} is damaged and cannot be read as JSON ({type(error).__name__}); fetch it again, or move the "
+            "weights to a folder without it"
+        ) from None
     return content if isinstance(content, dict) and isinstance(content.get("pretrained_cfg"), dict) else {}
