@@ -151,5 +151,5 @@ def test_without_the_extra_one_line_says_what_to_install(
 ) -> None:
     find: Callable[[str], object] = lambda name: None if name == missing else object()  # noqa: E731
     monkeypatch.setattr(onnx_file, "find_spec", find)
-    with pytest.raises(InputError, match=rf"needs {missing}; install the extra with: pip install 'autolora\[onnx\]'"):
+    with pytest.raises(InputError, match=rf"needs {missing}; install the extra with: pip install '\.\[onnx\]'"):
         export(tmp_path / "nowhere", "onnx", tmp_path / "out")

@@ -114,11 +114,7 @@ class DatasetListing(Listing):
 def _methods() -> list[Row]:
     from autolora.methods import METHODS
 
-    # a class of the user's may have no docstring
-    return [
-        {"name": name, "paper": cls.paper, "summary": cls.summary() if (cls.__doc__ or "").strip() else ""}
-        for name, cls in METHODS.items()
-    ]
+    return [{"name": name, "paper": cls.paper, "summary": cls.summary()} for name, cls in METHODS.items()]
 
 
 def _models() -> list[Row]:

@@ -157,7 +157,7 @@ def known_sets() -> list[dict[str, str]]:
     kinds = {
         "FOLDER or ARCHIVE": "class folders, or train/ [val/] test/ of class folders; zip or tar, read in place",
         "FILE.csv": "a table of paths and labels: columns path,label[,split]",
-        "hf:ORG/NAME": "a data set of the Hugging Face Hub (needs autolora[hf])",
+        "hf:ORG/NAME": "a data set of the Hugging Face Hub (needs the extra hf)",
         "wds:PATH or URL": "WebDataset shards, tar files of images and .cls",
     }
     return rows + [row(name, summary=summary) for name, summary in kinds.items()]
