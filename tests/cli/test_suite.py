@@ -14,6 +14,7 @@ import yaml
 from autolora.cli import run
 from autolora.experiments.export import export
 from autolora.experiments.selection import LABEL
+from autolora.methods import METHODS
 
 SUITE: dict[str, Any] = {
     "id": "two-rates",
@@ -96,6 +97,22 @@ def test_a_suite_of_ones_own_is_shown(printed: Printed, own: str, tmp_path: Path
     changed["settings"]["small"]["options"] |= {"data": "photos/", "epochs": None}
     Path(own).write_text(yaml.safe_dump(changed))
     assert "cost is not known" in printed("show", own, "--runs", str(tmp_path))
+
+
+def test_a_method_that_does_not_say_its_passes_is_shown_without_a_cost(
+    printed: Printed, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "passes of one image" in printed("show", own, "--runs", str(tmp_path))
+    monkeypatch.setattr(METHODS["at"], "passes_of_loss", None)  # as a method that is registered without it has it
+    text = printed("show", own, "--runs", str(tmp_path))
+    assert "their cost is not known: " in text and "or a method how many passes" in text
+    assert "passes of one image" not in text and "2 runs, 2 to do" in text
+
+
+def test_a_habit_that_needs_the_share_of_validation_says_so(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["suite", "show", own, "--habit", "select-on-test"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "val_fraction is left open; set it in the options" in err and err.count("\n") == 1
 
 
 def test_dry_run_prints_what_is_missing_backbones_first(printed: Printed, photos: Path, tmp_path: Path) -> None:

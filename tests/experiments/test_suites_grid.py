@@ -22,14 +22,14 @@ from autolora.data import NAMED_SETS
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig
 from autolora.experiments.suites.commands import fit_command
-from autolora.experiments.suites.cost import PASSES_OF_LOSS, UNATTACKED, Cost, cost_of, images, passes_of
+from autolora.experiments.suites.cost import Cost, cost_of, images, passes_of, passes_of_step
 from autolora.experiments.suites.grid import Job, Plan, plan
 from autolora.experiments.suites.identity import canonical, identity
 from autolora.experiments.suites.places import Places, read_places
 from autolora.experiments.suites.protocols import HABITS, Protocol, protocol
 from autolora.experiments.suites.reading import read_suite, suite_ids
 from autolora.experiments.suites.store import Store
-from autolora.methods import METHODS, Batch
+from autolora.methods import METHODS, Batch, Method
 from autolora.models import RobustModel
 from autolora.models.robust import Architecture, Normalize
 from autolora.threat import ThreatModel
@@ -203,6 +203,25 @@ def test_selecting_on_test_alone_trains_on_as_many_images() -> None:
         assert images(sound, place)[1:] == (625, 2500, 5)
 
 
+@pytest.mark.parametrize("left_open", [{}, {"val_fraction": None}])
+@pytest.mark.parametrize("habit", ["select-on-test", "baselines-on-all"])
+def test_as_many_images_as_cannot_be_told_are_refused(habit: str, left_open: dict[str, Any]) -> None:
+    """`fit` holds out 5 to 20 % then, by how many images there are: training on all of them would not be as many."""
+    with pytest.raises(InputError, match="val_fraction is left open; set it in the options") as error:
+        protocol(habits=[habit]).apply({"data": "photos", "method": "autolora", **left_open})
+    assert "\n" not in str(error.value)
+    assert protocol(habits=["rounded-eps"]).apply({"data": "photos", **left_open})["eps"] == 0.0314
+
+
+def test_the_suite_of_the_documentation_can_be_had_with_every_habit(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "suites.md").read_text(encoding="utf-8")
+    path = tmp_path / "rates.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0])
+    for chosen, share in ((Protocol(), None), (protocol(habits=["select-on-test"]), 0.9), (Protocol(tuple(HABITS)), 1)):
+        (cell, *_) = plan(read_suite(str(path)), "small", chosen).cells
+        assert cell.at["method"] == "at" and cell.jobs[0].options.get("label_fraction") == share
+
+
 @pytest.mark.parametrize("habit", HABITS)
 def test_each_habit_makes_other_runs(habit: str) -> None:
     suite = read_suite("autolora.T1")
@@ -287,7 +306,7 @@ class Counting(nn.Module):
         self.passes += len(gradient)
 
 
-@pytest.mark.parametrize("name", PASSES_OF_LOSS)
+@pytest.mark.parametrize("name", METHODS)
 def test_passes_of_a_step_are_those_that_the_method_makes(name: str) -> None:
     backbone = Counting()
     architecture = Architecture("none", "fc", (3, 8, 8))
@@ -298,7 +317,8 @@ def test_passes_of_a_step_are_those_that_the_method_makes(name: str) -> None:
     backbone.passes = 0
     x_adv = method.attack(model, x, y)
     torch.stack(list(method.loss(model, Batch(x, y, x_adv)).values())).sum().backward()  # type: ignore[no-untyped-call]
-    assert backbone.passes == 4 * (PASSES_OF_LOSS[name] + (0 if name in UNATTACKED else 6))
+    said = passes_of_step({"method": name, "attack": "pgd-3"})
+    assert said is not None and backbone.passes == 4 * (said - METHODS[name].passes_before_epoch)
 
 
 def test_autoattack_costs_at_most_what_is_said() -> None:
@@ -343,6 +363,31 @@ def test_cost_of_data_of_ones_own() -> None:
     cost = known_cost([Job({**options, "data": "digits"}, title="x")], settings)
     assert cost.testing == 359 * 22
     assert cost.training == 30 * (1366 * (20 + 2) + 72 * 22)
+
+
+class Unknown(Method):
+    """A method of a user's own, which does not say how many passes it takes."""
+
+    def loss(self, model: RobustModel, batch: Batch) -> dict[str, Tensor]:
+        """Return nothing; it is never called."""
+        return {}
+
+
+def test_cost_of_a_method_that_does_not_say_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "unknown", Unknown)
+    settings = plan(read_suite("autolora.T1"), "small").settings
+    known, unknown = (Job({"method": name, "data": "digits"}, title="x") for name in ("at", "unknown"))
+    assert passes_of_step(unknown.options) is None
+    assert cost_of([known, unknown], settings) is None and cost_of([known], settings) is not None
+
+
+def test_cost_of_a_method_that_says_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven passes for the loss and two before an epoch, with three steps of an attack or without one."""
+    told = type("Told", (Unknown,), {"passes_of_loss": 7, "passes_before_epoch": 2})
+    monkeypatch.setitem(METHODS, "told", told)
+    monkeypatch.setitem(METHODS, "natural", type("Natural", (told,), {"natural_only": True}))
+    assert passes_of_step({"method": "told", "attack": "pgd-3"}) == 7 + 2 + 2 * 3
+    assert passes_of_step({"method": "natural", "attack": "pgd-3"}) == 7 + 2
 
 
 def test_cost_of_a_run_by_hand() -> None:

@@ -101,6 +101,6 @@ def test_ctrl_c_lets_what_has_begun_save_and_begins_no_more(
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     store = Store(tmp_path)
-    with pytest.raises(InputError, match=r"pip install 'autolora\[ray\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[ray\]'"):
         RayExecutor()([task(job("good"), store)], store)
     RayExecutor()([], store)  # nothing to do needs nothing

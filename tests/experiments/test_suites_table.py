@@ -5,25 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from finished_runs import BY_HAND, IMAGES, Finished, attacked, own, small
 from scipy import stats
 
 from autolora.errors import InputError
 from autolora.experiments.suites.effects import protocol_effects
-from autolora.experiments.suites.figures import as_svg
 from autolora.experiments.suites.findings import FAILED, HELD, OPEN, UNTESTED
 from autolora.experiments.suites.formats import FORMATS, escaped
-from autolora.experiments.suites.grid import Job, Plan, plan
+from autolora.experiments.suites.grid import Plan, plan
 from autolora.experiments.suites.leaderboard import as_csv, as_json, leaderboard
 from autolora.experiments.suites.notes import notes
 from autolora.experiments.suites.page import as_html
@@ -35,53 +34,6 @@ from autolora.experiments.suites.table import Table, build_table
 from autolora.models import build_model
 from autolora.models.bundle import save_bundle
 
-IMAGES = 200
-BY_HAND = {"autolora": (0.50, 0.52, 0.54), "vanilla-rft": (0.47, 0.48, 0.49), "twins-trades": (0.505, 0.52, 0.525)}
-SEEDS = (0, 6, 66)
-
-
-class Finished:
-    """Writes the folders of finished runs as a run does, so many test images right by the first of them."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def __call__(
-        self,
-        job: Job,
-        robust: float,
-        natural: float = 0.8,
-        rows: Sequence[Mapping[str, float]] = (),
-        fingerprint: str = "0" * 64,
-        seconds: float = 60.0,
-        note: str = "validation: 10 of 40",
-    ) -> Path:
-        folder = self.store.path(job)
-        right = {"natural": [1] * round(IMAGES * natural), "pgd-10": [1] * round(IMAGES * robust)}
-        right = {name: ones + [0] * (IMAGES - len(ones)) for name, ones in right.items()}
-        model = {} if job.backbone is None else {"model": str(self.store.path(job.backbone))}
-        classes = str(job.options.get("classes", "a,b")).split(",")
-        content = {
-            "status": "complete",
-            "config": {"schedule": "auto", **job.options, **model, "data": "photos.zip", "out": str(folder)},
-            "environment": {"device": "cpu", "precision": "fp32"},
-            "data": {"classes": classes, "fingerprint": fingerprint, "notes": [note]},
-            "threat_model": {"norm": "Linf", "eps": "8/255", "radius": 8 / 255},
-            "selected_on": "val",
-            "seconds": seconds,
-            "scores": {
-                name: {"accuracy": sum(ones) / IMAGES, "correct": sum(ones), "total": IMAGES}
-                for name, ones in right.items()
-            },
-        }
-        (folder / "evaluation").mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(content))
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        lines = ["index,label,predicted,natural,pgd-10"]
-        lines += [f"{n},{n % 2},0,{right['natural'][n]},{right['pgd-10'][n]}" for n in range(IMAGES)]
-        (folder / "evaluation" / "verdicts.csv").write_text("\n".join(lines) + "\n")
-        return folder
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -91,10 +43,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def finished(store: Store) -> Finished:
     return Finished(store)
-
-
-def small(suite: str = "autolora.T1", **options: Any) -> Plan:
-    return plan(read_suite(suite), "small", **options)
 
 
 @pytest.fixture
@@ -110,25 +58,6 @@ def by_hand(finished: Finished) -> Plan:
 def finding(table: Table, says: str, metric: str = "pgd-10") -> Any:
     (found,) = [f for f in table.findings if says in f.says and f.metric == metric]
     return found
-
-
-def test_runs_from_backbones_that_were_trained_anew_are_said(by_hand: Plan, store: Store) -> None:
-    """One name, two sets of weights: the seed does not make them the same on another machine."""
-
-    def began_with(weights: Mapping[int, str | None]) -> str:
-        for job in by_hand.jobs:
-            path = store.path(job) / "result.json"
-            content = json.loads(path.read_text()) | {"model": {"started_from": weights[job.seed]}}
-            path.write_text(json.dumps(content))
-        return " ".join(notes(build_table(by_hand, store), store))
-
-    (backbone,) = by_hand.backbones
-    assert "different pre-trainings" not in " ".join(notes(build_table(by_hand, store), store))  # nobody knows
-    assert "different pre-trainings" not in began_with({0: "a", 6: "a", 66: "a"})
-    assert f"Runs began with 2 different pre-trainings of {backbone.name}" in began_with({0: "a", 6: "b", 66: "a"})
-    unknown = f"3 of 9 runs from {backbone.name} do not say with which of its pre-trainings they began"
-    assert unknown in began_with({0: "a", 6: None, 66: "a"})
-    assert "do not say" not in began_with({0: None, 6: None, 66: None})
 
 
 # numbers and tests
@@ -196,10 +125,12 @@ def test_one_seed_is_decided_on_images(finished: Finished, store: Store) -> None
 
 
 def test_what_the_table_could_have_shown(by_hand: Plan, store: Store) -> None:
-    """Welch's standard error times the quantiles of t at 1 - 0.05 / 3 / 2 and at 0.8."""
+    """Of experiments whose true difference is that, at Welch's standard error, four in five find it at 5 % / 3."""
     found = finding(build_table(by_hand, store), "AutoLoRa is more robust than vanilla")
-    quantiles = stats.t.ppf(1 - 0.05 / 3 / 2, found.test.df) + stats.t.ppf(0.8, found.test.df)
-    assert found.detectable == pytest.approx(quantiles * (5 / 3) ** 0.5)
+    rng, df = np.random.default_rng(0), found.test.df
+    drawn = rng.standard_normal(200_000) + found.detectable / (5 / 3) ** 0.5
+    drawn /= np.sqrt(rng.chisquare(df, 200_000) / df)
+    assert np.mean(np.abs(drawn) >= stats.t.ppf(1 - 0.05 / 3 / 2, df)) == pytest.approx(0.8, abs=0.01)
     text = " ".join(notes(build_table(by_hand, store), store))
     assert "adjusted for the 3 tests" in text and f"{found.detectable:.2f}" in text
 
@@ -246,19 +177,6 @@ def test_table_of_p_values(finished: Finished, store: Store) -> None:
     assert "difference" not in FORMATS["text"](Sheet(table, [])).splitlines()[2]
 
 
-def attacked(folder: Path, right: Sequence[int], attack: str = "autoattack") -> None:
-    """Write what ``autolora evaluate --limit`` does: verdicts on every other test image, by how they end."""
-    result = json.loads((folder / "result.json").read_text())
-    path = folder / "evaluation" / attack
-    path.mkdir()
-    lines = [f"{2 * n},0,0,{verdict}" for n, verdict in enumerate(right)]
-    (path / "verdicts.csv").write_text("\n".join(["index,label,predicted,autoattack", *lines]) + "\n")
-    score = {"correct": sum(right), "total": len(right), "label": "a sample's"}
-    about = {"data": result["data"]["fingerprint"], "split": "test"}
-    content = {"threat_model": "Linf 8/255", "circumstances": about, "scores": {"autoattack": score}}
-    (path / "evaluation.json").write_text(json.dumps(content))
-
-
 def test_a_sample_of_the_test_images_counts_where_all_runs_were_judged_on_it(by_hand: Plan, store: Store) -> None:
     for cell in by_hand.cells:
         for job in cell.jobs:
@@ -282,6 +200,16 @@ def test_samples_of_other_sizes_are_not_mixed(by_hand: Plan, store: Store) -> No
         build_table(by_hand, store)
 
 
+def test_data_sets_have_as_many_test_images_as_they_have(finished: Finished, store: Store, tmp_path: Path) -> None:
+    """Sizes differ from one data set to another; of one, runs were judged on all of its images or all on samples."""
+    item = own(tmp_path, {"data": ["a", "b"], "method": ["at", "ft"]}, ["natural"])
+    for cell in item.cells:
+        first = cell.at["data"] == "a"
+        finished(cell.jobs[0], 0.4, natural=0.5, fingerprint=str(cell.at["data"]) * 64, images=100 if first else 50)
+    numbers = [line.numbers["natural"].mean for line in build_table(item, store).lines]
+    assert numbers == [50.0] * 4
+
+
 def test_only_finished_runs_are_read(by_hand: Plan, store: Store) -> None:
     gone, failed, killed = by_hand.cells[0].jobs
     (store.path(failed) / "result.json").unlink()
@@ -298,6 +226,22 @@ def test_runs_that_saw_other_data_are_refused(finished: Finished, store: Store) 
     finished(item.cells[1].jobs[0], 0.4, fingerprint="1" * 64)
     with pytest.raises(InputError, match="saw different data under the name photos"):
         build_table(item, store)
+
+
+@pytest.mark.parametrize(("other", "tested"), [("0" * 64, True), ("1" * 64, False)])
+def test_images_of_other_data_are_not_paired(
+    other: str, tested: bool, finished: Finished, store: Store, tmp_path: Path
+) -> None:
+    """Index and label are the same column in both data sets, and the images behind them are not."""
+    claim = {"says": "a is easier", "metrics": ["natural"], "higher": {"data": "a"}, "than": {"data": "b"}}
+    item = own(tmp_path, {"data": ["a", "b"]}, ["natural"], claims=[claim])
+    for cell, right, fingerprint in zip(item.cells, (0.9, 0.5), ("0" * 64, other), strict=True):
+        finished(cell.jobs[0], 0.4, natural=right, fingerprint=fingerprint)
+    (found,) = build_table(item, store).findings
+    assert (found.decided_by, len(found.images)) == (("exact McNemar", 1) if tested else ("", 0))
+    assert (
+        tested or found.why_not == "a test takes two seeds of both sides, or one seed of both on the same test images"
+    )
 
 
 def test_what_another_protocol_changes(finished: Finished, store: Store) -> None:
@@ -349,6 +293,28 @@ def test_markdown_and_text_show_ours_beside_theirs(by_hand: Plan, store: Store) 
     assert "52.00 \u00b1 2.00   54.27" in FORMATS["text"](sheet)
 
 
+def test_a_number_of_fewer_seeds_says_so(finished: Finished, store: Store) -> None:
+    """Two of three seeds of one method, one of another; what needs no run is of no seed."""
+    item = small("autolora.T4")
+    for cell, seeds in zip(item.cells, ((0, 6, 66), (0, 6), (66,)), strict=False):
+        for job in (job for job in cell.jobs if job.seed in seeds):
+            finished(job, 0.5, natural=0.8 if job.seed else 0.78)
+    sheet = Sheet(build_table(item, store), [])
+    lines = [line for line in FORMATS["markdown"](sheet).splitlines() if "| ResNet-20 |" in line]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    natural = cells[0].index("79.33 \u00b1 1.15")
+    assert [row[natural] for row in cells[1:]] == ["79.00 \u00b1 1.41 (2 seeds)", "80.00 (seed 66)", ""]
+    assert all("seed" not in cell for row in cells for cell in row[:natural])  # the share of parameters is counted
+    assert "79.00 \u00b1 1.41 (2 seeds)" in FORMATS["text"](sheet) and "80.00 (seed 66)" in FORMATS["latex"](sheet)
+
+
+def test_a_number_of_all_planned_seeds_says_none(finished: Finished, store: Store) -> None:
+    item = small(seeds=[6])
+    for cell in item.cells:
+        finished(cell.jobs[0], 0.5)
+    assert "50.00   " in (text := FORMATS["text"](Sheet(build_table(item, store), []))) and "(seed" not in text
+
+
 def test_on_a_terminal_claims_and_notes_are_lines_of_its_width(by_hand: Plan, store: Store) -> None:
     table = build_table(by_hand, store)
     said = FORMATS["text"](Sheet(table, ["a note " * 30, "another"])).split("Claims, and what our runs say:")[1]
@@ -380,47 +346,6 @@ def test_a_cell_with_a_bar_stays_a_cell(store: Store, finished: Finished, tmp_pa
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     table = build_table(plan(read_suite(str(tmp_path / "own.yaml")), "small"), store)
     assert "| a\\|t |" in FORMATS["markdown"](Sheet(table, []))
-
-
-# figures
-
-GS = [{"epoch": epoch, "gs_eq3": 0.1 * epoch, "val_robust": 0.1 + 0.01 * epoch} for epoch in (2, 4)]
-
-
-def words(svg: str) -> list[str]:
-    return [text for element in ElementTree.fromstring(svg).iter() if (text := (element.text or "").strip())]
-
-
-def test_curves_over_the_epochs(finished: Finished, store: Store) -> None:
-    item = small("autolora.F2")
-    for cell in item.cells:
-        for job in cell.jobs:
-            finished(job, 0.4, rows=GS)
-    table = build_table(item, store)
-    svg = as_svg(table)
-    assert svg == as_svg(table)
-    found = words(svg)
-    assert found.count("vanilla-rft") == found.count("twins-trades") == 2 and "five of CIFAR-10" in found
-    assert "epoch" in found and "validation, PGD-10" in found
-    assert {"2", "3", "4"} <= set(found) and not {"2.5", "3.0", "3.5"} & set(found)  # there are no half epochs
-    assert table.lines[0].numbers["gradient_similarity"].mean == pytest.approx(0.3)  # the mean over the epochs
-    assert table.lines[0].numbers["val_robust"].mean == pytest.approx(14)  # the highest
-
-
-def test_numbers_along_an_axis_ours_and_theirs(finished: Finished, store: Store) -> None:
-    item = small("autolora.T10")
-    for cell in item.cells:
-        for job in cell.jobs:
-            finished(job, 0.4)
-    found = words(as_svg(build_table(item, store)))
-    assert {"autolora", "autolora, theirs", "0.2", "5.0", "alpha"} <= set(found)
-
-
-def test_figures_that_cannot_be_drawn(store: Store, by_hand: Plan) -> None:
-    with pytest.raises(InputError, match="no finished run to draw"):
-        as_svg(build_table(small("loft.F6"), store))
-    with pytest.raises(InputError, match="no axis of numbers"):
-        as_svg(build_table(by_hand, store))
 
 
 # all runs

@@ -36,6 +36,55 @@ BELONGS = {  # options that only some actions have
 }
 
 
+def _text(default: str | None, shown: str, says: str) -> dict[str, Any]:
+    """Return the keywords of an option that takes a text."""
+    return {"type": str if default is not None else str | None, "default": default, "metavar": shown, "help": says}
+
+
+def _texts(shown: str, says: str) -> dict[str, Any]:
+    """Return the keywords of an option that takes a text and may be given several times."""
+    return {"action": "append", "default": [], "metavar": shown, "help": f"{says}; repeats"}
+
+
+def _flag(says: str) -> dict[str, Any]:
+    """Return the keywords of an option that takes nothing."""
+    return {"action": "store_true", "help": says}
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "action": {"nargs": "?", "type": str, "metavar": "ACTION", "help": "list, show, run or table"},
+    "ids": {"nargs": "*", "type": str, "default": [], "metavar": "ID", "help": "suites, or YAML files of your own"},
+    "--scale": _text("small", "small|paper", "small: minutes a run on two cores"),
+    "--protocol": _text("sound", "sound|released", "released: all habits of the release"),
+    "--habit": _texts("NAME", "one habit of the release, such as select-on-test (`show` says what each is)"),
+    "--seeds": _text(None, "N,N", "seeds (default: those of the scale)"),
+    "--runs": _text(RUNS, "DIR", "folder that all suites share"),
+    "--data": _texts("[NAME=]PATH", "run: where data lie"),
+    "--weights": _texts("[NAME=]PATH", "run: where weights lie"),
+    "--jobs": _text("1", "N", "run: how many runs at once"),
+    "--executor": _text("local", "local|ray", "run: on this machine, or on a Ray cluster"),
+    "--compile": _text(
+        None,
+        "auto|off|attack|on",
+        "run: `fit`'s option, for runs that begin; it changes rounding, and not which run it is",
+    ),
+    "--dry-run": _flag("run: print the commands"),
+    "--retry-failed": _flag("run: continue what has failed as well"),
+    "--skip-evaluation": _flag("run: leave out what `fit` does not measure, such as AutoAttack"),
+    "--all": _flag("table: every finished run below --runs, sorted"),
+    "--sort": _text("data", "COLUMN", "table --all: data, method, sa, pgd-10, aa, time or parameters (default: data)"),
+    "--beside": _text(None, "PROTOCOL", "table: what released, sound, or habits with + between them change, tested"),
+    "--out": _text(
+        None,
+        "FILE",
+        "table: file to write as well: .md, .tex, .csv, .json, .txt, .svg (a figure); with --all .html too",
+    ),
+    "--format": _text("text", "text|markdown|latex|csv|json", "table: what is printed (default: text)"),
+    "--json": _flag("for machines: list as JSON, table as with --format json"),
+    "--quiet": _flag("no progress and no messages, only errors"),
+}
+
+
 def suite_parser(formatter: Any) -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
@@ -45,35 +94,8 @@ def suite_parser(formatter: Any) -> ArgumentParser:
         exit_on_error=False,
         formatter_class=formatter,
     )
-    parser.add_argument("action", nargs="?", type=str, default=None, metavar="ACTION", help="list, show, run or table")
-    parser.add_argument("ids", nargs="*", type=str, default=[], metavar="ID", help="suites, or YAML files of your own")
-    add = parser.add_argument
-    add("--scale", type=str, default="small", metavar="small|paper", help="small: minutes a run on two cores")
-    add("--protocol", type=str, default="sound", metavar="sound|released", help="released: all habits of the release")
-    habit_help = "one habit of the release, such as select-on-test (`show` says what each is); repeats"
-    add("--habit", action="append", default=[], metavar="NAME", help=habit_help)
-    add("--seeds", type=str | None, default=None, metavar="N,N", help="seeds (default: those of the scale)")
-    add("--runs", type=str, default=RUNS, metavar="DIR", help="folder that all suites share")
-    add("--data", action="append", default=[], metavar="[NAME=]PATH", help="run: where data lie; repeats")
-    add("--weights", action="append", default=[], metavar="[NAME=]PATH", help="run: where weights lie; repeats")
-    add("--jobs", type=str, default="1", metavar="N", help="run: how many runs at once")
-    add("--executor", type=str, default="local", metavar="local|ray", help="run: on this machine, or on a Ray cluster")
-    compile_help = "run: `fit`'s option, for runs that begin; it changes rounding, and not which run it is"
-    add("--compile", type=str | None, default=None, metavar="auto|off|attack|on", help=compile_help)
-    add("--dry-run", action="store_true", help="run: print the commands")
-    add("--retry-failed", action="store_true", help="run: continue what has failed as well")
-    add("--skip-evaluation", action="store_true", help="run: leave out what `fit` does not measure, such as AutoAttack")
-    add("--all", action="store_true", help="table: every finished run below --runs, sorted")
-    sort_help = "table --all: data, method, sa, pgd-10, aa, time or parameters (default: data)"
-    add("--sort", type=str, default="data", metavar="COLUMN", help=sort_help)
-    beside_help = "table: what released, sound, or habits with + between them change, tested"
-    add("--beside", type=str | None, default=None, metavar="PROTOCOL", help=beside_help)
-    out_help = "table: file to write as well: .md, .tex, .csv, .json, .txt, .svg (a figure); with --all .html too"
-    add("--out", type=str | None, default=None, metavar="FILE", help=out_help)
-    format_help = "table: what is printed (default: text)"
-    add("--format", type=str, default="text", metavar="text|markdown|latex|csv|json", help=format_help)
-    add("--json", action="store_true", help="for machines: list as JSON, table as with --format json")
-    add("--quiet", action="store_true", help="no progress and no messages, only errors")
+    for name, keywords in ARGUMENTS.items():
+        parser.add_argument(name, **keywords)
     return parser
 
 

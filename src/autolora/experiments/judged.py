@@ -23,9 +23,11 @@ from autolora.experiments.judged_files import (
     require,
 )
 from autolora.experiments.one_form import flat, in_one_form
+from autolora.experiments.result import EVALUATION as EVALUATION
 from autolora.experiments.result import RESULT
+from autolora.experiments.result import VERDICTS as VERDICTS
 
-EVALUATIONS, EVALUATION, VERDICTS = "evaluation", "evaluation.json", "verdicts.csv"
+EVALUATIONS = "evaluation"  # the folder of a run that holds its evaluations, its own and later ones below it
 HELD_OUT = "there is no test split"  # how the note begins that test images were drawn, which is by the seed
 DRAWN = "the data came without a test split, so that the seed chose the test images"
 NO_RECIPE = (*IMMATERIAL, "seed", "data")  # where data lay is no part of it: their fingerprint says what they are
@@ -194,12 +196,19 @@ def _with_evaluation(run: JudgedRun, path: Path) -> JudgedRun:
     if images != run.images:
         run = _without(run, new, f"{path.parent} is on {len(images)} images, not on the {len(run.images)} of the run")
         partly = {name: Sampled(images, new[name], right[name]) for name in new if name in right}
-        return replace(run, samples={**partly, **run.samples}) if set(images) < set(run.images) else run
+        return _with_samples(run, partly) if set(images) < set(run.images) else run
     for name in new:
         if name in run.scores:
             raise InputError(f"{run.folder} has {name} twice, also in {path.parent}; move one of the evaluations away")
     right = {name: column for name, column in right.items() if name in new}
     return replace(run, scores={**run.scores, **new}, right={**run.right, **right})
+
+
+def _with_samples(run: JudgedRun, samples: Mapping[str, Sampled]) -> JudgedRun:
+    """Return the run with samples of its test images: of several under one metric, the one of most images counts."""
+    sizes = {name: len(sample.images) for name, sample in samples.items()}
+    kept = {name: known for name, known in run.samples.items() if len(known.images) >= sizes.get(name, 0)}
+    return replace(run, samples={**samples, **kept})
 
 
 def _strange(run: JudgedRun, evaluation: Mapping[str, Any], verdicts: Path) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 RESULT, METRICS, CONFIG, SPLIT = "result.json", "metrics.jsonl", "config.yaml", "split.json"
+EVALUATION, VERDICTS, SHARDS = "evaluation.json", "verdicts.csv", "shards"  # of an evaluation, the last a folder
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def published(suite: Suite, at: Coordinates, name: str) -> float | None:
     return None
 
 
-def shown(cell: Cell, axes: Iterable[str]) -> str:
-    """Write the levels of a cell on some axes."""
-    return ", ".join(cell.labels[axis] if axis in PLAIN_AXES else f"{axis} {cell.labels[axis]}" for axis in axes)
+def shown(labels: Mapping[str, str], axes: Iterable[str]) -> str:
+    """Write the levels of a row on some axes, by how each is shown."""
+    return ", ".join(labels[axis] if axis in PLAIN_AXES else f"{axis} {labels[axis]}" for axis in axes)
 
 
 def rest(suite: Suite, axes: Iterable[str]) -> list[str]:
@@ -74,9 +74,9 @@ def _untested(claim: Claim, name: str, plan: Plan, first: Sequence[Cell], second
     ranged = () if claim.range_over is None else (claim.range_over,)
     return Finding(
         claim.says,
-        shown(first[0], rest(plan.suite, (*claim.first, *ranged))),
+        shown(first[0].labels, rest(plan.suite, (*claim.first, *ranged))),
         name,
-        (shown(first[0], claim.first), shown(second[0], claim.second)),
+        (shown(first[0].labels, claim.first), shown(second[0].labels, claim.second)),
         claim.higher,
         None if theirs[0] is None or theirs[1] is None else theirs[0] - theirs[1],
     )

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from autolora.experiments.config import read_yaml
-from autolora.experiments.result import CONFIG, RESULT
+from autolora.experiments.result import CONFIG, EVALUATION, RESULT
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.layout import validated_on_test
 from autolora.experiments.suites.places import Places
 from autolora.experiments.suites.settings import Options
-from autolora.experiments.suites.store import EVALUATION, Store
+from autolora.experiments.suites.store import Store
 
 Command = tuple[str, ...]  # the words behind `autolora`
 

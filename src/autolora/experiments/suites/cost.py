@@ -9,30 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from autolora.attacks.autoattack.ensemble import AutoAttack
 from autolora.data import NAMED_SETS
-from autolora.errors import InputError
 from autolora.experiments.ingredients import default_epochs
+from autolora.experiments.planning.attack_passes import passes
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.metrics import STEPS
-from autolora.experiments.suites.settings import Place, Settings
+from autolora.experiments.suites.settings import Options, Place, Settings
+from autolora.methods import METHODS
+from autolora.threat import ThreatModel
 
-PASSES_OF_LOSS: dict[str, int] = {  # per training image and step, forwards and backwards, without the attack
-    "ft": 2,
-    "at": 2,
-    "vanilla-rft": 4,
-    "twins-at": 2,  # each image goes through one of the two nets
-    "twins-trades": 4,
-    "autolora": 4,
-    "loft": 4,
-    "slf": 1,  # nothing of the backbone needs a gradient
-    "alf": 1,
-}
-UNATTACKED = ("ft", "slf")
-MEASURING = {"autolora": 1}  # forwards per training image and epoch, before it begins
 NATURAL, PGD10 = 1, 21  # of a verdict: a forward, and ten steps and a forward
 SIMILARITY_IMAGES, SIMILARITY = 256, 32  # images that are measured; passes each, at most: attack, two pairs of losses
-APGD_STEPS = FAB_STEPS = 100
-TARGETS, QUERIES = 9, 5000
 HELD_OUT = 0.2  # of images that come without a test split
 
 
@@ -63,30 +51,35 @@ def cost_of(jobs: Iterable[Job], settings: Settings, attacks: Iterable[str] = ()
         attacks: What they are evaluated with beyond PGD-10.
 
     Returns:
-        The cost; None if the settings do not say how many images there are, and the data are no named set.
-
-    Raises:
-        InputError: If a method's passes are not known.
+        The cost; None if the settings do not say how many images there are and the data are no named set, or a method
+        does not say how many passes it takes.
     """
     asked = tuple(attacks)
     total = Cost()
     for job in jobs:
         data = str(job.options.get("data"))
         place = settings.places.get(data, Place("data", default=data))
-        if not _counted(place).train:
+        step = passes_of_step(job.options)
+        if not _counted(place).train or step is None:
             return None
-        total += _cost(job, place, asked, settings.evaluation.get("limit"))
+        total += _cost(job, place, step, asked, settings.evaluation.get("limit"))
     return total
 
 
-def _cost(job: Job, place: Place, attacks: tuple[str, ...], limit: int | None) -> Cost:
+def passes_of_step(options: Options) -> int | None:
+    """Return the passes of a training image in one epoch, its attack included; None if the method does not say."""
+    method = METHODS[str(options.get("method", "autolora"))]
+    if method.passes_of_loss is None:
+        return None
+    attack = 0 if method.natural_only else 2 * attack_steps(str(options.get("attack", "")))
+    return method.passes_of_loss + method.passes_before_epoch + attack
+
+
+def _cost(job: Job, place: Place, step: int, attacks: tuple[str, ...], limit: int | None) -> Cost:
     train, val, test, classes = images(job, place)
-    options, method = job.options, str(job.options.get("method", "autolora"))
-    if method not in PASSES_OF_LOSS:
-        raise InputError(f"the cost of method {method!r} is not known; there are {', '.join(PASSES_OF_LOSS)}")
-    step = PASSES_OF_LOSS[method] + (0 if method in UNATTACKED else 2 * attack_steps(str(options.get("attack", ""))))
+    options = job.options
     epochs, every = int(options.get("epochs") or default_epochs(train)), int(options.get("gradient_similarity", 0))
-    training = epochs * (train * (step + MEASURING.get(method, 0)) + val * (NATURAL + PGD10))
+    training = epochs * (train * step + val * (NATURAL + PGD10))
     if every:
         training += epochs // every * min(train, SIMILARITY_IMAGES) * SIMILARITY
     attacked = test if limit is None else min(limit, test)
@@ -126,6 +119,5 @@ def passes_of(attack: str, classes: int) -> int:
     """Return the most passes that an attack takes for one image."""
     if found := STEPS.fullmatch(attack):
         return NATURAL + 2 * int(found[1]) + 1
-    targets = min(TARGETS, max(classes - 1, 1))
-    fast = NATURAL + 2 * APGD_STEPS * (1 + targets)
-    return fast if attack == "autoattack-fast" else fast + 3 * FAB_STEPS * targets + QUERIES
+    ensemble = AutoAttack(ThreatModel(0), "fast" if attack == "autoattack-fast" else "standard")
+    return NATURAL + sum(passes(part, max(classes, 2)).total for part in ensemble.parts().values())

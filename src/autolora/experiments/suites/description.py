@@ -101,7 +101,7 @@ def _cost(item: Plan, store: Store) -> Iterator[str]:
     yield f"{len(item.jobs)} runs, {len(missing)} to do; {len(item.backbones)} backbones, {len(first)} to do"
     runs, backbones = cost_of(missing, item.settings, attacks), cost_of(first, item.settings)
     if runs is None or backbones is None:
-        yield "their cost is not known: the settings do not say how many images there are"
+        yield "their cost is not known: the settings do not say how many images there are, or a method how many passes"
         return
     cost = runs + backbones
     yield f"to do, in passes of one image through the network: {cost.training:.2g} to train, {cost.testing:.2g} to test"

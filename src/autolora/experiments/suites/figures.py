@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autolora.errors import InputError
+from autolora.experiments.suites.claims import shown
 from autolora.experiments.suites.definitions import Level
 from autolora.experiments.suites.metrics import metric
-from autolora.experiments.suites.table import Table
+from autolora.experiments.suites.table import Line, Table
 
 PANEL = (3.4, 2.6)  # inches
+INSIDE, LINE = 6, 0.16  # names that fit beside the lines of a panel; inches that one of more takes below it
 MARKERS = "osD^vPX*"
 SETTINGS = {
     "svg.fonttype": "none",  # text stays text
@@ -64,7 +66,8 @@ def as_svg(table: Table) -> str:
     with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]
         columns = min(len(panels), 3)
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+        below = LINE * max(len(panel.series) * (len(panel.series) > INSIDE) for panel in panels)
+        figure = Figure(figsize=(PANEL[0] * columns, (PANEL[1] + below) * rows), layout="constrained")
         places = figure.subplots(rows, columns, squeeze=False).flatten()
         for place, panel in zip(places, panels, strict=False):
             _draw(place, panel)
@@ -111,8 +114,18 @@ def _curve(table: Table, name: str, number: int) -> Series | None:
         for row in table.measured[job.name].rows if job.name in table.measured else ():
             if (value := metric(name).of_epoch(row)) is not None:
                 by_epoch.setdefault(row["epoch"], []).append(value)
-    title = ", ".join(cell.labels[axis] for axis in table.axes if axis not in ("data", "model"))
-    return _series(title or cell.labels.get("method", ""), by_epoch) if by_epoch else None
+    return _series(_name(cell.labels, _telling(table)), by_epoch) if by_epoch else None
+
+
+def _telling(table: Table, along: str | None = None) -> list[str]:
+    """Return the axes that tell lines apart: those on which rows differ, but ``data`` and the one along the bottom."""
+    several = [axis for axis in table.suite.grid if len({line.at.get(axis) for line in table.lines}) > 1]
+    return [axis for axis in several if axis not in ("data", along)]
+
+
+def _name(labels: Mapping[str, str], axes: Sequence[str]) -> str:
+    """Name a line by its levels on the axes that tell lines apart; if there are none, by its method."""
+    return shown(labels, [axis for axis in axes if axis in labels]) or labels.get("method", "ours")
 
 
 def _axis_panels(table: Table) -> Iterator[Panel]:
@@ -126,19 +139,23 @@ def _axis_panels(table: Table) -> Iterator[Panel]:
 
 
 def _along(table: Table, axis: str, levels: Sequence[Level], name: str, data: str) -> Iterator[Series]:
-    ours: dict[str, dict[float, list[float]]] = {}
-    theirs: dict[str, dict[float, list[float]]] = {}
+    """Yield a line for each setting of the other axes, ours before theirs."""
+    telling = _telling(table, axis)
+    found: dict[tuple[Level | None, ...], list[Line]] = {}
     for line in table.lines:
-        if line.labels.get("data", "") != data or line.at.get(axis) not in levels:
-            continue
-        place, number = float(levels.index(line.at[axis])), line.numbers[name]
-        if number.ours:
-            ours.setdefault(line.labels["method"], {})[place] = list(number.ours.values())
-        if number.theirs is not None:
-            theirs.setdefault(line.labels["method"], {})[place] = [number.theirs]
-    yield from (_series(method, values) for method, values in ours.items())
+        if line.labels.get("data", "") == data and line.at.get(axis) in levels:
+            found.setdefault(tuple(line.at.get(other) for other in telling), []).append(line)
+    ours, theirs = [], []
+    for lines in found.values():
+        named = _name(lines[0].labels, telling)
+        numbers = {float(levels.index(line.at[axis])): line.numbers[name] for line in lines}
+        own = {place: list(number.ours.values()) for place, number in numbers.items() if number.ours}
+        printed = {place: [number.theirs] for place, number in numbers.items() if number.theirs is not None}
+        ours += [_series(named, own)] * bool(own)
+        theirs += [_series(f"{named}, theirs", printed, dashed=True)] * bool(printed)
+    yield from ours
     if ours:
-        yield from (_series(f"{method}, theirs", values, dashed=True) for method, values in theirs.items())
+        yield from theirs
 
 
 def _series(name: str, values: Mapping[float, Sequence[float]], *, dashed: bool = False) -> Series:
@@ -160,4 +177,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks)
     else:  # there are no half epochs
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False)
+    if len(panel.series) > INSIDE:
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    else:
+        axes.legend(frameon=False)

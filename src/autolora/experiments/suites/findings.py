@@ -143,8 +143,8 @@ def _on_images(name: str, first: Sample, second: Sample) -> Iterable[tuple[int, 
             continue
         a, b = first.runs[seed], second.runs[seed]
         right, other = a.right(name), b.right(name)
-        if right is not None and other is not None and a.images(name) == b.images(name):
-            yield seed, Discordance(int((right & ~other).sum()), int((other & ~right).sum()), len(right))
+        if right is not None and other is not None and a.shares_images(b, name):
+            yield seed, Discordance.between(right, other)
 
 
 def _missing(first: Sample, second: Sample) -> str:

@@ -18,9 +18,9 @@ from autolora.experiments.config import suggestion
 from autolora.experiments.judged import JudgedRun, read_judged
 from autolora.experiments.result import RESULT
 from autolora.experiments.selection import selected_on
-from autolora.methods import METHODS
+from autolora.experiments.suites.pairs import Pairs, pairs_of
 from autolora.models.counting import build_on_meta, count_parameters
-from autolora.models.lowrank import Style, Targets
+from autolora.models.creation import CONFIG as BUNDLE
 
 logger = logging.getLogger(__name__)
 
@@ -199,19 +199,16 @@ def _percent(scores: Mapping[str, Any], name: str) -> float | None:
 
 def _counts(path: Path, config: Mapping[str, Any]) -> tuple[int, int | None]:
     """Count the parameters of what a run ships, and of its pairs."""
-    description = path / "model" / "config.json"
+    description = path / "model" / BUNDLE
     if not description.is_file():
         raise InputError(f"{path} has no model/config.json; it is not the result of a run of this package")
-    method = METHODS.get(str(config["method"]))
-    if not hasattr(method, "rank"):
-        return _count(str(path), description.stat().st_mtime_ns)[0], None
-    given = {**({"rank": config["rank"]} if config.get("rank") else {}), **(config.get("method_options") or {})}
-    rank, style, targets = (given.get(name, getattr(method, name)) for name in ("rank", "style", "targets"))
-    return _count(str(path), description.stat().st_mtime_ns, rank, style, str(targets))
+    pairs = pairs_of(config)
+    total, in_pairs = _count(str(path), description.stat().st_mtime_ns, pairs or Pairs())
+    return total, None if pairs is None else in_pairs
 
 
 @lru_cache(maxsize=512)
-def _count(path: str, _: int, rank: int = 1, style: Style = "loralib", targets: Targets = "blocks") -> tuple[int, int]:
-    classes = json.loads((Path(path) / "model" / "config.json").read_text(encoding="utf-8"))["num_classes"]
-    counts = count_parameters(build_on_meta(path, classes=classes), rank, style, targets)
+def _count(path: str, _: int, pairs: Pairs) -> tuple[int, int]:
+    classes = json.loads((Path(path) / "model" / BUNDLE).read_text(encoding="utf-8"))["num_classes"]
+    counts = count_parameters(build_on_meta(path, classes=classes), pairs.rank, pairs.style, pairs.targets)
     return counts.total_params, counts.lora_params

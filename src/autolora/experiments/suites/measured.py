@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,11 +16,11 @@ from autolora.experiments.judged_files import Images
 from autolora.experiments.result import METRICS as LINES
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.metrics import Metric, Row, metric
+from autolora.experiments.suites.pairs import Pairs, pairs_of
 from autolora.experiments.suites.settings import Options
 from autolora.experiments.suites.store import Store
 from autolora.methods import METHODS
 from autolora.models.counting import build_on_meta, count_parameters
-from autolora.models.lowrank import Style
 
 HEAD_CLASSES = 10  # of the head in both papers' tables of parameters
 
@@ -61,6 +61,17 @@ class Measured:
         """Return the test images, index and label, that a metric is about: all, or a sample."""
         return self.run.samples[name].images if self.is_sampled(name) else self.run.images
 
+    @property
+    def fingerprint(self) -> str:
+        """Return what tells its images from those of other data."""
+        return str(self.run.content["data"]["fingerprint"])
+
+    def shares_images(self, other: Measured, name: str) -> bool:
+        """Whether a metric of two runs is about the same images, of the same data and classes."""
+        same_data = self.fingerprint == other.fingerprint
+        same_classes = self.run.content["data"]["classes"] == other.run.content["data"]["classes"]
+        return same_data and same_classes and self.images(name) == other.images(name)
+
     def is_sampled(self, name: str) -> bool:
         """Whether a metric was measured on a sample of the test images alone."""
         return name not in self.run.scores and name in self.run.samples
@@ -83,6 +94,16 @@ def read_measured(job: Job, store: Store) -> Measured | None:
     return Measured(job, read_judged(folder), tuple(json.loads(line) for line in lines))
 
 
+def by_data(measured: Iterable[Measured]) -> list[list[Measured]]:
+    """Return runs in groups of those that belong on the same images: with one name of the data, and one protocol."""
+    groups: dict[tuple[str, str, bool], list[Measured]] = {}
+    for item in measured:
+        options = item.job.options
+        key = (options["data"], options.get("classes", ""), item.job.selects_on_test)
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
 def planned(job: Job, kind: Metric) -> float | None:
     """Return a number that the configuration of a run holds, or that is counted in its model."""
     name = kind.fields[0]
@@ -99,16 +120,14 @@ def _default(options: Options, name: str) -> object:
 
 
 def _counted(job: Job, name: str) -> float:
-    """Count the parameters of the model's branch."""
+    """Count the parameters of the model's branch; of a method that has none, those of a branch of rank 8."""
     source = job.options if job.backbone is None else job.backbone.options
-    style: Style = "peft" if job.options["method"] == "loft" else "loralib"
     sizes = {**source, **job.options}
     size = sizes.get("upsample_to") or sizes.get("image_size")  # of what the network sees
-    targets = (job.options.get("method_options") or {}).get("targets")
-    return _counts(str(source["model"]), size, int(job.options.get("rank", 8)), style, targets)[name]
+    return _counts(str(source["model"]), size, pairs_of(job.options) or Pairs())[name]
 
 
 @lru_cache(maxsize=64)
-def _counts(model: str, image_size: int | None, rank: int, style: Style, targets: str | None) -> dict[str, float]:
+def _counts(model: str, image_size: int | None, pairs: Pairs) -> dict[str, float]:
     built = build_on_meta(model, classes=HEAD_CLASSES, image_size=image_size)
-    return asdict(count_parameters(built, rank, style, targets))
+    return asdict(count_parameters(built, pairs.rank, pairs.style, pairs.targets))

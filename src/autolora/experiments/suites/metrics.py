@@ -10,6 +10,7 @@ from typing import Literal
 
 from autolora.errors import InputError
 from autolora.experiments.config import suggestion
+from autolora.experiments.loss_terms import loss_terms
 
 Row = Mapping[str, float]  # a line of metrics.jsonl
 Origin = Literal["score", "epochs", "hours", "option", "count"]
@@ -23,11 +24,10 @@ class Metric:
         title: How a column is headed.
         origin: Where the number comes from: the ``score`` of an evaluation, the lines of ``epochs`` of a run, its
             ``hours``, an ``option`` of its configuration, or a ``count`` of parameters.
-        fields: Of the epochs, all of which are summed (``total``) or the first that is there is taken; of the others,
-            the one field.
+        fields: Of the epochs, of which the first that is there is taken, and if there are none, the terms of the loss
+            are summed; of the others, the one field.
         digits: Behind the point.
         factor: What a number is multiplied by to be shown: 100 for shares, which then are in percent.
-        total: Whether the fields of an epoch are summed.
         over: Which number stands for all epochs in a table: their ``mean`` or the ``highest`` or ``last`` one.
     """
 
@@ -36,7 +36,6 @@ class Metric:
     fields: tuple[str, ...]
     digits: int = 2
     factor: float = 1.0
-    total: bool = False
     over: Literal["mean", "highest", "last"] = "mean"
 
     @property
@@ -54,10 +53,10 @@ class Metric:
 
     def of_epoch(self, row: Row) -> float | None:
         """Return the number of one epoch, in the unit in which it is shown; None if it was not measured."""
-        found = [row[name] for name in self.fields if name in row]
-        if not found or (self.total and len(found) < len(self.fields)):
+        found = [row[name] for name in self.fields or loss_terms([row]) if name in row]
+        if not found:
             return None
-        return self.factor * (sum(found) if self.total else found[0])
+        return self.factor * (found[0] if self.fields else sum(found))
 
     def of_epochs(self, rows: Sequence[Row]) -> float | None:
         """Return the number that stands for a run."""
@@ -79,7 +78,7 @@ METRICS: dict[str, Metric] = {
     "gs_adv_ce_vs_kl": Metric("gradient similarity, like with like", "epochs", ("gs_adv_ce_vs_kl",), 4),
     "val_natural": Metric("validation, natural", "epochs", ("val_natural",), 2, 100.0, over="highest"),
     "val_robust": Metric("validation, PGD-10", "epochs", ("val_robust",), 2, 100.0, over="highest"),
-    "loss": Metric("training loss", "epochs", ("natural", "consistency"), 3, total=True, over="last"),
+    "loss": Metric("training loss", "epochs", (), 3, over="last"),
     "hours": Metric("hours", "hours", ("seconds",), 2),
     "lr": Metric("rate", "option", ("lr",)),
     "weight_decay": Metric("weight decay", "option", ("weight_decay",)),
@@ -87,7 +86,7 @@ METRICS: dict[str, Metric] = {
     "table4_percent": Metric("parameters (%)", "count", ("table4_percent",)),
     "lora_over_total_percent": Metric("LoRA / all (%)", "count", ("lora_over_total_percent",)),
 }
-STEPS = re.compile(r"pgd-(\d+)")
+STEPS = re.compile(r"pgd-([0-9]+)")
 MEASURED_BY_FIT = ("natural", "pgd-10")
 
 

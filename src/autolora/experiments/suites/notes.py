@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from autolora.evaluation import Discordance
 from autolora.evaluation.statistics import LEVEL, POWER
 from autolora.experiments.conclusion import ONE_SEED_EACH
 from autolora.experiments.suites.findings import OPEN
+from autolora.experiments.suites.measured import Measured, by_data
 from autolora.experiments.suites.metrics import metric
 from autolora.experiments.suites.protocols import HABITS
 from autolora.experiments.suites.store import State, Store
 from autolora.experiments.suites.table import Table
+
+# of what a run recorded of its circumstances, beside device and precision, that by which it may round otherwise
+CIRCUMSTANCES = {"cpu": "{}", "threads": "threads: {}", "torch": "torch {}"}
+OF_PROCESSOR = ("cpu", "threads")
+OVER = {
+    "mean": "the mean over the epochs in which it was measured",
+    "highest": "the highest of the epochs, which need not be the one that ships, nor that of another column",
+    "last": "that of the last epoch",
+}
 
 
 def notes(table: Table, store: Store) -> list[str]:
@@ -22,7 +33,8 @@ def notes(table: Table, store: Store) -> list[str]:
         table: The table.
         store: Where its runs are.
     """
-    return [*_runs(table, store), *_protocol(table), *_scale(table), *_evaluations(table), *_tests(table)]
+    runs = [*_runs(table, store), *_machines(table), *_beginnings(table)]
+    return [*runs, *_protocol(table), *_scale(table), *_evaluations(table), *_epochs(table), *_tests(table)]
 
 
 def _runs(table: Table, store: Store) -> Iterator[str]:
@@ -37,13 +49,27 @@ def _runs(table: Table, store: Store) -> Iterator[str]:
         f"{len(jobs)} runs with the seeds {', '.join(map(str, seeds))}: {counts}. Only finished ones are read. Ours is "
         "the mean over seeds, and after \u00b1 the standard deviation (n - 1)."
     )
+
+
+def _machines(table: Table) -> Iterator[str]:
+    """Say on what the runs were computed, where they recorded that it was not the same for all."""
+    environments = [found.run.content["environment"] for found in table.measured.values()]
+    told = {name: words for name, words in CIRCUMSTANCES.items() if len(_recorded(environments, name)) > 1}
     machines = {
-        f"{found.run.content['environment']['device']} in {found.run.content['environment']['precision']}"
-        for found in table.measured.values()
+        ", ".join(
+            [f"{item['device']} in {item['precision']}"]
+            + [words.format(item[name]) for name, words in told.items() if _recorded([item], name)]
+        )
+        for item in environments
     }
     if len(machines) > 1:
-        yield f"The runs were computed on different machines: {'; '.join(sorted(machines))}."
-    yield from _beginnings(table)
+        yield f"The runs were not all computed alike: {'; '.join(sorted(machines))}."
+
+
+def _recorded(environments: Iterable[Mapping[str, Any]], name: str) -> set[str]:
+    """Return what runs recorded of something, of the processor only where it computed."""
+    alike = [item for item in environments if name not in OF_PROCESSOR or item["device"].startswith("cpu")]
+    return {str(item[name]) for item in alike if name in item}
 
 
 def _beginnings(table: Table) -> Iterator[str]:
@@ -67,6 +93,11 @@ def _beginnings(table: Table) -> Iterator[str]:
             yield (
                 f"{unknown} of {len(several)} runs from {name} do not say with which of its pre-trainings they began: "
                 "it may be another than that of the rest."
+            )
+        if not known and unknown > 1:
+            yield (
+                f"None of the {unknown} runs from {name} says with which of its pre-trainings it began: there may have "
+                "been several."
             )
 
 
@@ -104,12 +135,32 @@ def _evaluations(table: Table) -> Iterator[str]:
         labels = sorted({str(score["label"]) for score in scores if "label" in score})
         if labels:
             yield f"{metric(name).title}: {', '.join(labels)}."
-        if asked and asked[0].is_sampled(name):
-            few, many = len(asked[0].images(name)), len(asked[0].run.images)
-            yield f"{metric(name).title}: on {few} of the {many} test images, the same for all runs."
+        yield from _samples(name, by_data(asked))
         others = [found for found in table.measured.values() if found.right(name) is None]
         unused = sorted({found.run.unused[name] for found in others if name in found.run.unused})
         yield from (f"{metric(name).title} is left out where {text}." for text in unused)
+
+
+def _samples(name: str, groups: Sequence[Sequence[Measured]]) -> Iterator[str]:
+    """Say where a metric is about some of the test images only, and whether they are the same for all runs."""
+    for group in groups:
+        first = group[0]
+        if not first.is_sampled(name):
+            continue
+        title = metric(name).title + f", {first.job.options['data']}" * (len(groups) > 1)
+        few, many = len(first.images(name)), len(first.run.images)
+        if all(first.shares_images(other, name) for other in group):
+            yield f"{title}: on {few} of the {many} test images, the same for all runs."
+        else:
+            yield f"{title}: on samples of {few} of the {many} test images, not all of the same images."
+
+
+def _epochs(table: Table) -> Iterator[str]:
+    """Say which number stands for the epochs of a run."""
+    for name in table.suite.metrics:
+        measured = any(found.value(name) is not None for found in table.measured.values())
+        if metric(name).origin == "epochs" and measured:
+            yield f"{metric(name).title}: of each run {OVER[metric(name).over]}."
 
 
 def _tests(table: Table) -> Iterator[str]:

@@ -29,7 +29,7 @@ HABITS: dict[str, str] = {
 }
 CALTECH, CALTECH_RELEASED = "caltech256", "caltech256-released"
 SOUND, RELEASED = "sound", "released"
-WITH_VALIDATION = "autolora"  # the method that has validation images of its own in the release
+RELEASES = "autolora"  # the method of the release: it has the branch, and validation images of its own
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,15 @@ class Protocol:
         return "+".join(self.habits) or SOUND
 
     def apply(self, options: Options) -> dict[str, Any]:
-        """Return the options of a run under this protocol."""
+        """Return the options of a run under this protocol.
+
+        Raises:
+            InputError: If they leave open how many images the sound protocol trains on, and this trains on as many.
+        """
         changed = dict(options)
         if self.selects_on_test:
             changed = _select_on_test(changed, on_all=ON_ALL in self.habits)
-        if IDLE in self.habits and changed.get("method") == "autolora":
+        if IDLE in self.habits and changed.get("method") == RELEASES:
             changed = merged(changed, {"method_options": {"targets": "last-block"}})
         if ROUNDED in self.habits:
             changed |= {"eps": 0.0314, "step_size": 0.00784}
@@ -93,7 +97,12 @@ def protocol(name: str = SOUND, habits: Iterable[str] = (), released: Sequence[s
 
 def _select_on_test(options: dict[str, Any], *, on_all: bool) -> dict[str, Any]:
     """Validate on test images; as many images are trained on as before, or all of them."""
-    held_out = options.pop("val_fraction", 0.0)
-    keeps_all = on_all and options.get("method") != WITH_VALIDATION
+    held_out = options.pop("val_fraction", None)
+    if held_out is None:  # `fit` then holds out 5 to 20 %, by how many images there are
+        raise InputError(
+            f"habit {SELECT_ON_TEST} trains on as many images as the sound protocol, which cannot be told where "
+            "val_fraction is left open; set it in the options of the suite's settings, such as val_fraction: 0.05"
+        )
+    keeps_all = on_all and options.get("method") != RELEASES
     share = options.get("label_fraction", 1.0) * (1.0 if keeps_all else 1 - held_out)
     return {**options, "label_fraction": round(share, 9)}

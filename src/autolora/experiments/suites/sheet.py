@@ -85,6 +85,7 @@ def _cells(name: str, number: Number, theirs: bool, plain: bool) -> list[str]:
     ours = write(number.mean)
     if number.deviation is not None:
         ours += f" {PLUS_MINUS} {write(number.deviation)}"
+    ours += f" ({number.fewer})" * bool(number.fewer)
     return [ours, *[write(number.theirs), write(number.difference, "+")] * theirs]
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from autolora.errors import InputError
-from autolora.experiments.result import RESULT, RunResult, write_json
+from autolora.experiments.result import EVALUATION, RESULT, RunResult, write_json
 from autolora.experiments.suites.grid import Job
 
 DEFAULT = Path("runs/suites")
-EVALUATION = "evaluation.json"
 
 
 class State(Enum):

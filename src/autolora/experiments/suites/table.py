@@ -11,7 +11,7 @@ from autolora.experiments.suites.claims import WITHOUT_RUN, find, published, res
 from autolora.experiments.suites.definitions import Coordinates, Suite
 from autolora.experiments.suites.findings import Finding
 from autolora.experiments.suites.grid import Plan
-from autolora.experiments.suites.measured import Measured, read_measured
+from autolora.experiments.suites.measured import Measured, by_data, read_measured
 from autolora.experiments.suites.store import Store
 
 
@@ -22,10 +22,12 @@ class Number:
     Args:
         ours: By seed, in the unit in which it is shown; of something that needs no run, under ``WITHOUT_RUN``.
         theirs: The published one; None if there is none.
+        planned: The seeds that it is to be of, if it is one of runs.
     """
 
     ours: Mapping[int, float]
     theirs: float | None
+    planned: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -36,6 +38,13 @@ class Number:
     def deviation(self) -> float | None:
         """Return the standard deviation over our seeds (of a sample: n - 1); None for fewer than two."""
         return stdev(self.ours.values()) if len(self.ours) > 1 else None
+
+    @property
+    def fewer(self) -> str:
+        """Say of which seed, or of how many, ours is, where it is of some of the planned ones only."""
+        if not self.ours or WITHOUT_RUN in self.ours or len(self.ours) >= len(self.planned):
+            return ""
+        return f"seed {next(iter(self.ours))}" if len(self.ours) == 1 else f"{len(self.ours)} seeds"
 
     @property
     def difference(self) -> float | None:
@@ -102,8 +111,9 @@ def build_table(plan: Plan, store: Store) -> Table:
 
 def _grid_lines(plan: Plan, measured: Mapping[str, Measured]) -> Iterator[Line]:
     for cell in plan.cells:
+        seeds = tuple(job.seed for job in cell.jobs)
         numbers = {
-            name: Number(values(name, cell, measured), published(plan.suite, cell.at, name))
+            name: Number(values(name, cell, measured), published(plan.suite, cell.at, name), seeds)
             for name in plan.suite.metrics
         }
         yield Line(cell.at, cell.labels, numbers)
@@ -128,7 +138,7 @@ def _p_lines(plan: Plan, findings: Sequence[Finding]) -> Iterator[Line]:
     for cell in plan.cells:
         if all(cell.at[axis] == level for axis, level in reference.items()):
             continue
-        place = shown(cell, rest(suite, reference)), shown(cell, reference)
+        place = shown(cell.labels, rest(suite, reference)), shown(cell.labels, reference)
         found = {name: ours.get((*place, name)) for name in suite.metrics}
         numbers = {
             name: Number({} if p is None else {WITHOUT_RUN: p}, published(suite, cell.at, name))
@@ -139,25 +149,23 @@ def _p_lines(plan: Plan, findings: Sequence[Finding]) -> Iterator[Line]:
 
 def _check_data(measured: Iterable[Measured]) -> None:
     """Refuse runs of which some saw other data than the rest, under one name."""
-    seen: dict[tuple[str, str, bool], Measured] = {}
-    for item in measured:
-        options = item.job.options
-        first = seen.setdefault((options["data"], options.get("classes", ""), item.job.selects_on_test), item)
-        if first.run.content["data"]["fingerprint"] != item.run.content["data"]["fingerprint"]:
-            raise InputError(
-                f"{first.run.folder} and {item.run.folder} saw different data under the name {options['data']}; move "
-                "one of them away, and run the suite again with the other's data"
-            )
+    for first, *others in by_data(measured):
+        for item in others:
+            if first.fingerprint != item.fingerprint:
+                raise InputError(
+                    f"{first.run.folder} and {item.run.folder} saw different data under the name "
+                    f"{item.job.options['data']}; move one of them away, and run the suite again with the other's data"
+                )
 
 
 def _check_samples(metrics: Iterable[str], measured: Iterable[Measured]) -> None:
-    """Refuse runs of which some were judged on all test images and others on a sample."""
+    """Refuse runs on the same data of which some were judged on all test images and others on a sample."""
     for name in metrics:
-        asked = [item for item in measured if item.right(name) is not None]
-        for item in asked:
-            numbers = [len(each.images(name)) for each in (asked[0], item)]
-            if numbers[0] != numbers[1]:
-                raise InputError(
-                    f"{asked[0].run.folder} and {item.run.folder} were judged on {numbers[0]} and {numbers[1]} images "
-                    f"under {name}; move one of the evaluations away, and run the suite again"
-                )
+        for first, *others in by_data(item for item in measured if item.right(name) is not None):
+            for item in others:
+                numbers = [len(each.images(name)) for each in (first, item)]
+                if numbers[0] != numbers[1]:
+                    raise InputError(
+                        f"{first.run.folder} and {item.run.folder} were judged on {numbers[0]} and {numbers[1]} images "
+                        f"under {name}; move one of the evaluations away, and run the suite again"
+                    )
