@@ -31,6 +31,8 @@ from autolora.experiments.suites.reading import read_suite, suite_ids
 from autolora.experiments.suites.store import Store
 from autolora.methods import METHODS, Batch, Method
 from autolora.models import RobustModel
+from autolora.models.counting import build_on_meta
+from autolora.models.lowrank import adapted_layers
 from autolora.models.robust import Architecture, Normalize
 from autolora.threat import ThreatModel
 
@@ -179,6 +181,21 @@ def options(suite: str, chosen: Protocol, scale: str = "paper", **at: Any) -> di
     return dict(cell.jobs[0].options)
 
 
+@pytest.mark.parametrize("name", suite_ids())
+@pytest.mark.parametrize("scale", ["paper", "small"])
+def test_every_branch_of_the_released_protocol_has_layers_to_act_in(name: str, scale: str) -> None:
+    """A transformer has no convolution in its blocks, where the idle branch of the release would be."""
+    suite = read_suite(name)
+    if not suite.released:
+        return
+    item = plan(suite, scale, protocol=protocol("released", released=suite.released))
+    for job in item.jobs:
+        targets = (job.options.get("method_options") or {}).get("targets")
+        source = job.options if job.backbone is None else job.backbone.options
+        if targets is not None and "model" in source:
+            assert adapted_layers(build_on_meta(source["model"], classes=2).backbone, targets)
+
+
 def test_released_protocol() -> None:
     """Section 9: 0.0314 and 0.00784, the last block of each stage, 95 % for AutoLoRa and all for the baselines."""
     chosen = protocol("released", released=read_suite("autolora.T1").released)
@@ -248,6 +265,7 @@ def test_baselines_on_all_images_have_no_validation_of_their_own() -> None:
         ({"habits": ["idle"]}, "habit 'idle' is unknown; did you mean idle-branch?"),
         ({"name": "released", "habits": ["idle-branch"], "released": ["idle-branch"]}, "give either it or --habit"),
         ({"name": "released"}, "no released code"),
+        ({"habits": ["idle-branch"], "released": read_suite("autolora.T3").released}, "none of the code behind this"),
     ],
 )
 def test_protocols_that_cannot_be(arguments: dict[str, Any], said: str) -> None:

@@ -24,7 +24,8 @@ HABITS: dict[str, str] = {
     ON_ALL: "methods other than AutoLoRa train on all training images, AutoLoRa on those that validation leaves; comes "
     "with select-on-test, which leaves the baselines no validation images of their own",
     IDLE: "AutoLoRa's branch acts in the last block of each stage only",
-    ROUNDED: "radius 0.0314 and step 0.00784 in training and evaluation, instead of 8/255 and 2/255",
+    ROUNDED: "radius 0.0314 instead of 8/255 in training and evaluation, and a training step of 0.00784 instead of "
+    "2/255 (those of evaluation are eps / 4 as ever, which is 0.00785)",
     SPLIT: "Caltech-256 as it is split in the release: training images with duplicates, test images of 24 classes",
 }
 CALTECH, CALTECH_RELEASED = "caltech256", "caltech256-released"
@@ -77,12 +78,15 @@ def protocol(name: str = SOUND, habits: Iterable[str] = (), released: Sequence[s
         released: The habits of the paper that it is about.
 
     Raises:
-        InputError: If the name or a habit is unknown, both are given, or there is no released code.
+        InputError: If the name or a habit is unknown, the released code does not have it, both are given, or there is
+            no released code.
     """
     asked = list(dict.fromkeys(habits))
     for habit in asked:
         if habit not in HABITS:
             raise InputError(f"habit {habit!r} is unknown{suggestion(habit, HABITS)}")
+        if released and habit not in released:
+            raise InputError(f"habit {habit} is none of the code behind this suite; there are {', '.join(released)}")
     if name not in (SOUND, RELEASED):
         raise InputError(f"protocol {name!r} is unknown; use {SOUND} or {RELEASED}, or single habits")
     if name == RELEASED and asked:

@@ -76,7 +76,9 @@ def _connected() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--executor ray needs Ray; install it with: pip install '.[ray]' in a clone, or uv sync --extra ray") from error
+        raise InputError(
+            "--executor ray needs Ray; install it with: pip install '.[ray]' in a clone, or uv sync --extra ray"
+        ) from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked whether this may be told
         try:
