@@ -197,10 +197,7 @@ def test_one_attack_may_be_given_by_itself() -> None:
         ({"model": lambda x: x.mean(dim=(1, 2, 3)).long()}, r"with \(2,\); it has to give logits"),
         ({"x": np.zeros((6, 3, 2, 2), dtype=np.float32)}, "are a ndarray of other things"),
         ({"x": 3}, "images are a int"),
-        (
-            {"x": DataLoader(list(zip(torch.rand(6, 3, 2, 2), range(6), strict=True)), batch_size=None)},
-            "gives single images",
-        ),
+        ({"x": [(torch.rand(3, 2, 2), 0)] * 6}, "gives single images"),
         ({"x": torch.zeros(6, 3, 2, 2, dtype=torch.uint8)}, r"images of torch.uint8 .* x.float\(\) / 255"),
         ({"y": [0] * 6}, "labels are a list"),
         ({"y": np.zeros(6, dtype=np.int64)}, "labels are a ndarray"),

@@ -20,14 +20,16 @@ from autolora.evaluation import Batches
 from autolora.experiments.config import check_seed, config_from
 from autolora.experiments.evaluation import Panel, Questions
 from autolora.experiments.evaluation import evaluate as ask
+from autolora.experiments.evaluation_config import check_steps
 from autolora.experiments.presets import with_preset
+from autolora.experiments.proportion import warn_of_proportion
 from autolora.experiments.result import RunResult
 from autolora.experiments.run import run
 from autolora.experiments.searching import victim_of
 from autolora.experiments.subject import digest, model_fingerprint, settings_fingerprint
 from autolora.models import RobustModel
 from autolora.models.bundle import load_bundle
-from autolora.threat import Norm, Radius
+from autolora.threat import Norm, Radius, ThreatModel
 from autolora.training.precision import resolve_precision
 
 HALF = (torch.float16, torch.bfloat16)
@@ -122,6 +124,8 @@ def evaluate(
         raise InputError("no attack given; name one at least, such as autoattack or pgd-20")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size={batch_size!r} is no number of images; attack 1 at once, or more")
+    for name in named:
+        check_steps(name)
     resolve_precision(precision, images.device)
     if out is not None and Path(out).is_file():
         raise InputError(f"out={os.fspath(out)} is a file; give a folder that is new, or one of the same evaluation")
@@ -148,6 +152,7 @@ def evaluate(
         },
     )
     questions = Questions(named, (str(eps),), norm, restarts, seed)
+    warn_of_proportion(ThreatModel(eps, norm), images[0].numel())
     with TemporaryDirectory() as nowhere:
         folder = Path(out) if out is not None else Path(nowhere)
         scores: dict[str, dict[str, Any]] = ask(victim, panel, questions, folder, progress=progress)["scores"]

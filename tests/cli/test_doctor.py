@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from autolora import finetune
@@ -97,6 +98,19 @@ def test_a_planted_copy_is_found_in_the_data(
     assert "\n\n2 problems make a result worthless" in shown
 
 
+def test_images_that_came_after_the_training_are_a_problem(
+    finished: Path, photos: Path, tmp_path: Path, examined: Any
+) -> None:
+    data, own = shutil.copytree(photos, tmp_path / "data"), Path(shutil.copytree(finished, tmp_path / "run"))
+    stored = (own / "config.yaml").read_text()
+    (own / "config.yaml").write_text(stored.replace(f"data: {photos}\n", f"data: {data}\n"))
+    Image.new("RGB", (12, 12), "orange").save(Path(data) / "train/red/new.png")
+    code, content = examined(own)
+    assert code == 1 and content["problems"] == ["changed-images"]
+    assert f"the images of {data} are not those that {own} was trained on" in check(content, "changed-images")["found"]
+    assert examined(finished, "--data", data)[1]["problems"] == []  # other images than its own, on purpose
+
+
 def test_a_permuted_head_is_found_in_the_weights(finished: Path, tmp_path: Path, examined: Any) -> None:
     model = Path(shutil.copytree(finished / "model", tmp_path / "model"))
     state = load_file(model / "model.safetensors")
@@ -138,6 +152,7 @@ def test_quiet_says_nothing_but_the_exit_code(finished: Path, capsys: pytest.Cap
     [
         (["packaged"], "name the images with --data"),
         (["packaged", "--data", "nowhere"], "nowhere does not exist"),
+        (["MODEL", "--data", "digits", "--weights", "w.th"], "MODEL is a folder with a model and brings its own"),
         (["packaged", "--data", "cub", "--data-root", "elsewhere"], "cub is not in elsewhere"),
         (["packaged", "--data", "digits", "--eps", "-1"], "negative"),
         (["packaged", "--data", "digits", "--eps", "eight"], "eps='eight' is not a number"),
@@ -151,6 +166,8 @@ def test_a_mistake_in_the_command_is_one_line(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "MODEL").mkdir()
+    (tmp_path / "MODEL/config.json").write_text("{}")
     assert run(["doctor", *argv]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and said in err and "Traceback" not in err

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from safetensors.torch import load_file
 
 from autolora import finetune, load
 from autolora.cli import run
+from autolora.errors import InputError
 from autolora.evaluation.judging import judge
+from autolora.experiments.config import read_yaml, to_yaml
 from autolora.experiments.evaluation_config import EvaluationConfig
+from autolora.experiments.subject import find_subject
 from autolora.models.bundle import build_classifier, save_bundle
 
 
@@ -153,8 +157,17 @@ def test_an_evaluation_is_not_continued_with_another_attack_strength(subject: Pa
     [
         (["--attack", "pgd"], "attack 'pgd' is unknown"),
         (["--attack", "autoatack"], "use autoattack, autoattack-fast, or pgd-K"),
+        (["--attack", "pgd-²"], "attack 'pgd-²' is unknown"),
+        (["--device", "gpu"], "--device: 'gpu' is not one of auto, cpu, cuda"),
         (["--eps", "8"], "did you mean 8/255?"),
         (["--limit", "0"], "limit=0 is too small"),
+        (["--weights", "nowhere.th"], "is a run and brings its own; leave --weights out"),
+        (["--weights-format", "plain"], "is a run and brings its own; leave --weights-format out"),
+        (["--norm", "L2"], "was trained under Linf, and its eps 4/255 is another adversary under L2; give the radius"),
+        (["--fast", "--attack", "pgd-1"], "fast is autoattack-fast on a sample, and attack=pgd-1 is something else"),
+        (["--fast", "--attack", "autoattack"], "attack=autoattack is something else"),
+        (["--restarts", "5"], "restarts=5 are of PGD, and autoattack has its own"),
+        (["--attack", "pgd-0"], "attack=pgd-0 takes no step and attacks nothing"),
         (["--engine", "reference", "--attack", "pgd-3"], "engine=reference has no pgd-3"),
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--data", "digits"], "class"),
@@ -166,6 +179,53 @@ def test_a_mistake_gets_one_line(
     assert run(["evaluate", str(subject), "--out", str(tmp_path / "e"), *options, "--quiet"]) == 2
     err = capsys.readouterr().err
     assert line in err and len(err.splitlines()) == 1 and not (tmp_path / "e").exists()
+
+
+def own_data(subject: Path, data: Path | str) -> None:
+    """Let a run say that its images lie elsewhere; their fingerprint does not depend on that."""
+    stored = read_yaml(subject / "config.yaml")
+    (subject / "config.yaml").write_text(to_yaml(replace(stored, data=str(data))))
+
+
+def test_images_that_came_after_the_training_are_not_judged_in_silence(
+    subject: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    own_data(subject, data)
+    assert len(find_subject(str(subject), progress=False).images) == 18
+    shutil.copyfile(data / "train/red/00.png", data / "train/red/new.png")
+    with pytest.raises(InputError, match=r"are not those that .* was trained on .*; put them back .* with --data"):
+        find_subject(str(subject), progress=False)
+    assert not caplog.records
+    (tmp_path / "link").symlink_to(data)
+    assert len(find_subject(str(subject), data=str(tmp_path / "link"), progress=False).images) == 18
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "was trained on" in caplog.text
+    caplog.clear()
+    shutil.copytree(data, tmp_path / "others")
+    find_subject(str(subject), data=str(tmp_path / "others"), progress=False)  # other images are meant to be others
+    (data / "train/red/new.png").unlink()
+    find_subject(str(subject), data=str(data), progress=False)
+    assert not caplog.records
+
+
+def test_a_run_whose_images_are_not_here_says_whose_they_are(
+    subject: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_data(subject, "photographs")
+    monkeypatch.chdir(tmp_path)
+    said = r"photographs does not exist, where .*run says that its images lie, counted from the folder .* with --data"
+    with pytest.raises(InputError, match=said):
+        find_subject(str(subject), progress=False)
+    shutil.copytree(photos, tmp_path / "photographs")
+    assert len(find_subject(str(subject), progress=False).images) == 18
+
+
+def test_a_radius_out_of_proportion_is_said(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", str(subject), "--attack", "pgd-1", "--limit", "3", "--norm", "L2", "--quiet"]
+    assert run([*argv, "--eps", "128", "--eps", "0.02", "--eps", "0.5", "--out", str(tmp_path / "e")]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("L2 128 lets every image be made uniform grey")
+    assert second.startswith("L2 0.02 is next to no adversary")
 
 
 def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +307,7 @@ def test_the_reference_package_is_asked_for_before_model_and_data_are_loaded(
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     assert run(["evaluate", "nowhere", "--engine", "reference"]) == 2
     err = capsys.readouterr().err
-    assert "pip install 'autolora[reference]'" in err and len(err.splitlines()) == 1
+    assert "pip install '.[reference]'" in err and len(err.splitlines()) == 1
 
 
 def test_both_engines_can_be_asked_about_one_run(subject: Path) -> None:

@@ -167,5 +167,7 @@ def test_a_name_that_no_system_takes(argv: list[str], capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("name", ["..", "../..", ".", "/", "x/..", "hf-hub:a/../../b", "wds:../../../x-{0..9}.tar", ""])
 def test_no_name_leads_out_of_the_folder_of_results(name: str) -> None:
     """Of a model, and of data: folders that nobody named with ``--out``."""
-    for folder in (EvaluationConfig(name).folder, RunConfig(name).folder):
+    evaluation = EvaluationConfig(name).folder
+    assert evaluation.name == "autoattack"
+    for folder in (evaluation.parent, RunConfig(name).folder):
         assert folder.parent in (Path("evaluations"), Path("runs")) and folder.name not in ("", "..")

@@ -312,6 +312,20 @@ def test_one_split_is_that_of_all(
         assert set(part.notes) >= {note for note in whole.notes if "enlarged" not in note}
 
 
+def test_test_images_that_are_copies_of_training_images_are_counted(tmp_path: Path) -> None:
+    """Byte by byte; copies in the validation split are not trained on."""
+    files = {**pictures({**PARTED, "val/cats": 2, "val/dogs": 2})}
+    folder = write(tmp_path / "d", files)
+    assert not any("copies of" in note or "copy of" in note for note in load(folder).notes)
+    shutil.copyfile(folder / "train/cats/000.png", folder / "test/dogs/002.png")
+    shutil.copyfile(folder / "val/cats/000.png", folder / "test/cats/000.png")
+    assert "1 test image is a copy of a training image; `autolora doctor` names it" in load(folder).notes
+    shutil.copyfile(folder / "train/cats/000.png", folder / "test/cats/001.png")
+    said = "2 test images are copies of training images; `autolora doctor` names them"
+    assert said in load(folder).notes
+    assert said in load_part(folder, split="val", image_size=8, progress=False).notes
+
+
 def test_a_bad_image_is_found_in_its_own_split_alone(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", pictures(PARTED))
     (folder / "train" / "cats" / "000.png").write_bytes(b"no image")

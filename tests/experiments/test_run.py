@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from autolora.experiments.config import RunConfig, config_from, read_yaml, to_ya
 from autolora.experiments.ingredients import default_batch_size, default_epochs, prepare
 from autolora.experiments.result import RunResult, write_metrics
 from autolora.experiments.run import run
+from autolora.experiments.run_folder import check_folder
 from autolora.models.adapters import fingerprint
 from autolora.training.checkpoint import Checkpoints
 
@@ -421,7 +423,7 @@ def test_a_file_is_no_folder(config: Callable[..., RunConfig], tmp_path: Path) -
         ({"method_options": {"alpha": -1}}, "alpha=-1: the sharpening exponent is positive"),
         ({"method_options": {"targets": "everywhere"}}, "everywhere"),
         ({"method_options": {"targets": ["layer9.conv"]}}, "layer9"),
-        ({"schedule_options": {"speed": 2}}, "option of the schedule auto='speed' is not one of"),
+        ({"schedule_options": {"speed": 2}}, "schedule auto has no option 'speed'; it has checkpoints, rho"),
         ({"schedule": "cosine", "schedule_options": {"warmup": "x"}}, "schedule cosine: warmup='x' is not an integer"),
         ({"schedule": "cosine", "schedule_options": {"warmup": 2}}, "warmup=2 does not fit in epochs=2"),
         ({"lr": float("nan")}, "lr=nan is not a number"),
@@ -429,6 +431,7 @@ def test_a_file_is_no_folder(config: Callable[..., RunConfig], tmp_path: Path) -
         ({"eps": "8/"}, "is not a number"),
         ({"norm": "L3"}, "norm='L3' is not one of Linf, L2"),
         ({"attack": "fgsm"}, "attack 'fgsm' is unknown; use pgd-K"),
+        ({"attack": "pgd-0"}, "attack=pgd-0 takes no step and attacks nothing"),
         ({"precision": "fp16"}, "fp16 needs a CUDA device"),
         ({"classes": "blue,rde"}, "no class 'rde'; did you mean 'red'"),
         ({"val_fraction": 1.5}, "val_fraction=1.5 is not a share"),
@@ -442,6 +445,37 @@ def test_nothing_is_written_when_something_is_bad(
         run(config(**options), progress=False)
     assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["runs/mine", ".", None])
+def test_a_run_among_its_images_is_refused(
+    config: Callable[..., RunConfig], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str | None
+) -> None:
+    """Afterwards it would be a class of theirs, and could not even be continued."""
+    data = shutil.copytree(photos / "train", tmp_path / "data")
+    (data / "empty").mkdir()
+    monkeypatch.chdir(data / "empty" if out == "." else data)
+    before = files(data)
+    with pytest.raises(InputError, match=r"lies in data=.*, where it would be taken for a class .* with --out"):
+        run(config(data=".." if out == "." else ".", out=out), progress=False)
+    assert files(data) == before
+
+
+def test_a_folder_with_the_name_of_a_set_is_not_its_images(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    check_folder(config(data="digits", out="digits/run"), resume=False)
+
+
+@pytest.mark.parametrize(("eps", "said"), [("8/255", "next to no adversary"), (128, "uniform grey"), (0.5, None)])
+def test_a_radius_out_of_proportion_is_said(
+    config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture, eps: float | str, said: str | None
+) -> None:
+    prepare(config(norm="L2", eps=eps, image_size=32), progress=False)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (said is not None) and all(str(said) in message for message in warnings)
 
 
 def test_a_bad_image_leaves_nothing(config: Callable[..., RunConfig], photos: Path, tmp_path: Path) -> None:
@@ -473,7 +507,7 @@ def test_checkpoints_are_replaced_whole(config: Callable[..., RunConfig], monkey
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(torch, "save", killed)
         run(config(), progress=False)
-    assert Checkpoints(config().folder / "checkpoints").has_last()
+    assert Checkpoints(config().folder / "checkpoints").load_last() is not None
     assert run(config(), resume=True, progress=False).content["epochs_run"] == 2
 
 

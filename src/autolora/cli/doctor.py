@@ -103,12 +103,13 @@ def resume_hint(options: Namespace) -> str:
 
 def _next(options: Namespace) -> tuple[list[str], str]:
     """Return what to type when nothing is wrong, and what for."""
-    names = ("weights", "data_root", "eps", "norm")
+    names = ("weights", "weights_format", "data_root", "image_size", "eps", "norm")
     given = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in names]
-    words = [word for flag, value in given if value not in (None, "auto") for word in (flag, value)]
+    words = [word for flag, value in given if value not in (None, "auto") for word in (flag, str(value))]
     if options.weights not in ("auto", "none", "pretrained") or Path(options.model).exists():  # it was trained already
         data = [] if options.data is None else ["--data", options.data]
-        return ["autolora", "evaluate", options.model, *data, *words], "how robust it is, by AutoAttack"
+        split = [] if options.split == "test" else ["--split", options.split]
+        return ["autolora", "evaluate", options.model, *data, *split, *words], "how robust it is, by AutoAttack"
     return ["autolora", "fit", options.data, "--model", options.model, *words], "fine-tune it on these images"
 
 

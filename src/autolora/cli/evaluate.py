@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch is slow to import, and help has no use for it
     from autolora.experiments.processes import Processes
 
 NAME = "evaluate"
+SAME = ("data", "data_root", "split", "norm", "weights", "weights_format", "image_size")  # what is judged, of whom
 HELP = "how robust a model is: AutoAttack, PGD, several radii"
 EPILOG = """examples:
   autolora evaluate runs/photos                                AutoAttack on its test images
@@ -72,15 +73,25 @@ def _execute(options: Namespace, processes: Processes) -> None:
 
 def _next(config: EvaluationConfig) -> tuple[list[str], str]:
     """Return what to type after an evaluation, and what for."""
-    run = (Path(config.model) / RESULT).is_file()
-    where = [] if run or config.data is None else ["--data", config.data]
-    if not run and config.weights != "auto":
-        where += ["--weights", config.weights]
     if "autoattack" not in config.attacks and config.engine == "own":
-        return ["autolora", "evaluate", config.model, *where], "AutoAttack: all of its attacks, on all images"
-    if run and config.folder.parent == Path(config.model, "evaluation"):
+        words = _given(config, *SAME, "eps", "eps_in")
+        return ["autolora", "evaluate", config.model, *words], "AutoAttack: all of its attacks, on all images"
+    if (Path(config.model) / RESULT).is_file() and config.folder.parent == Path(config.model, "evaluation"):
         return ["autolora", "report", config.model], "one page about the run, with this in it"
-    return ["autolora", "doctor", config.model, *where], "is anything wrong with model, data or eps?"
+    pixels = config.eps[:1] if config.eps_in == "pixels" else ()  # the doctor knows no other unit, and one radius
+    words = _given(replace(config, eps=pixels), *SAME, "eps")
+    return ["autolora", "doctor", config.model, *words], "is anything wrong with model, data or eps?"
+
+
+def _given(config: EvaluationConfig, *names: str) -> list[str]:
+    """Return the options of these names that say something else than their default."""
+    words: list[str] = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name in names and value != item.default:
+            for part in value if isinstance(value, tuple) else (value,):
+                words += [f"--{item.name.replace('_', '-')}", str(part)]
+    return words
 
 
 def resume_hint(options: Namespace) -> str:

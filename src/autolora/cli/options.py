@@ -7,6 +7,7 @@ from argparse import SUPPRESS, Action
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import islice
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
@@ -15,7 +16,7 @@ from autolora.cli.config_files import check_config
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, config_from
 from autolora.experiments.presets import preset_file, preset_names
-from autolora.experiments.result import CONFIG
+from autolora.experiments.result import CONFIG, SPLIT
 
 WITH_PRESETS = ("fit", "pretrain", "plan")  # the commands that take the options of a run
 SHOWN_FIRST = ("model", "weights", "method", "eps", "norm", "epochs", "batch_size", "image_size", "out", "seed")
@@ -67,7 +68,7 @@ def config_parser(
 
 def add_common(parser: ArgumentParser) -> None:
     """Add what every command has."""
-    parser.add_argument("--quiet", action="store_true", help="no progress and no messages, only errors")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no messages, only warnings and errors")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options; the command line wins")
 
 
@@ -101,7 +102,8 @@ def resume_hint(command: str, options: Namespace) -> str:
 def config_first(argv: list[str]) -> list[str]:
     """Move ``--config FILE`` behind the command, so that options on the command line win wherever they stand.
 
-    The file that ``--preset NAME`` stands for goes in front of them, so that they win over it.
+    The file that ``--preset NAME`` stands for goes in front of them, so that they win over it. A run that is to go on
+    goes on where its file lies, also after its folder was moved or copied.
 
     Raises:
         InputError: If a preset is unknown, there is more than one, or a file stands for too much.
@@ -114,8 +116,18 @@ def config_first(argv: list[str]) -> list[str]:
         words = rest
         if len(presets) > 1:
             raise InputError(f"presets {' and '.join(presets)} are given; each is a whole protocol, so give one")
+        words = words + _of_run(files, words)
         files = [str(preset_file(name)) for name in presets] + files
     return words[:1] + [f"--config={file}" for file in files] + words[1:]
+
+
+def _of_run(files: list[str], words: list[str]) -> list[str]:
+    """Return ``--out`` for the run whose own file is given to go on with; none where there is one, or no such run."""
+    if "--resume" not in words or not files or _take("--out", words)[0]:
+        return []
+    file = Path(files[-1])
+    begun = (file.parent / SPLIT).is_file() or (file.parent / "checkpoints").is_dir()
+    return [f"--out={file.parent}"] if file.name == CONFIG and begun else []
 
 
 def _take(flag: str, argv: list[str]) -> tuple[list[str], list[str]]:

@@ -53,7 +53,8 @@ def execute(options: Namespace) -> None:
         from autolora.serve.application import application
     except ModuleNotFoundError as error:
         raise InputError(
-            f"autolora serve needs the package {error.name}, which is not there: pip install '.[serve]' in a clone, or uv sync --extra serve"
+            f"autolora serve needs the package {error.name}, which is not there: pip install '.[serve]' in a "
+            "clone, or uv sync --extra serve"
         ) from None
     from autolora.serve.playground import open_playground
 

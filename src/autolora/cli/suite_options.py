@@ -81,7 +81,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     ),
     "--format": _text("text", "text|markdown|latex|csv|json", "table: what is printed (default: text)"),
     "--json": _flag("for machines: list as JSON, table as with --format json"),
-    "--quiet": _flag("no progress and no messages, only errors"),
+    "--quiet": _flag("no progress and no messages, only warnings and errors"),
 }
 
 

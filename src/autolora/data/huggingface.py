@@ -79,7 +79,10 @@ def load(repository: str, options: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"{PREFIX}{repository} needs the package datasets; install it: pip install '.[hf]' in a clone, or uv sync --extra hf") from error
+        raise InputError(
+            f"{PREFIX}{repository} needs the package datasets; install it: pip install '.[hf]' in a clone, or uv sync "
+            "--extra hf"
+        ) from error
     try:
         return datasets.load_dataset(repository, options.get("config"), revision=options.get("revision"))
     except Exception as error:  # no network, no such repository, no such configuration, files of an unknown kind

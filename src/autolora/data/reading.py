@@ -86,3 +86,20 @@ def record(reading: Reading, row: int, result: Decoded | UnreadableImage, pixels
     if result.pixels is not None:
         pixels.put(row, result.pixels)
         reading.shorter[row] = result.shorter
+
+
+def copy_notes(reading: Reading, train: Sequence[int], test: Sequence[int]) -> list[str]:
+    """How many test images are, byte by byte, training images too, which were learnt by heart.
+
+    Args:
+        reading: Of all images.
+        train: Rows of the training images.
+        test: Rows of the test images.
+    """
+    learnt = {reading.digests[row] for row in train}
+    copies = sum(reading.digests[row] in learnt for row in test)
+    if not copies:
+        return []
+    if copies == 1:
+        return ["1 test image is a copy of a training image; `autolora doctor` names it"]
+    return [f"{copies} test images are copies of training images; `autolora doctor` names them"]

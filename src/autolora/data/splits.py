@@ -15,7 +15,7 @@ from autolora.data.finding import Found, find
 from autolora.data.imageset import Augmentation, ImageSet
 from autolora.data.layout import Split, Tree
 from autolora.data.pixels import CACHE_BYTES, SmallPixels, pixels_for
-from autolora.data.reading import Reading, read_all
+from autolora.data.reading import Reading, copy_notes, read_all
 from autolora.data.sources import printable
 from autolora.errors import InputError
 
@@ -114,7 +114,7 @@ def load_splits(
     images = Images(pixels, row, found.augmentation if augmentation == "auto" else augmentation)
     train, val, test, division = divide(tree, images, seed, val_fraction, test_fraction, label_fraction)
     fingerprint = fingerprint_of(tree, {name: reading.digests.get(row[name], "") for name in row})
-    notes = (*tree.notes, *size_notes(reading, image_size), *division)
+    notes = (*tree.notes, *size_notes(reading, image_size), *copy_notes(reading, train.rows, test.rows), *division)
     readable = tuple(map(printable, notes))  # names of files are in them
     test_split: TestSplit = "held out" if tree.test is None else "given"
     return Splits(train.with_augmentation(True), val, test, tuple(tree.train), readable, fingerprint, test_split)
@@ -180,7 +180,8 @@ def load_part(
     part: ImageSet = dict(zip(("train", "val", "test"), parts, strict=True))[split]
     reading = read_all([file.source for file in files], pixels, only=frozenset(part.rows), progress=progress)
     without_failures(tree, reading, skip=False)
-    notes = tuple(map(printable, (*tree.notes, *size_notes(reading, image_size), *division)))
+    copies = copy_notes(reading, parts[0].rows, parts[2].rows)
+    notes = tuple(map(printable, (*tree.notes, *size_notes(reading, image_size), *copies, *division)))
     return Part(
         part, tuple(tree.train), notes, fingerprint_of(tree, {name: reading.digests[row[name]] for name in row})
     )

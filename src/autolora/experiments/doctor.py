@@ -9,9 +9,10 @@ from autolora.data.splits import SMALLEST_IMAGE
 from autolora.errors import InputError
 from autolora.experiments.diagnosis import Diagnosis, Finding, first
 from autolora.experiments.diagnosis.examination import LIMIT, Circumstances, examine
-from autolora.experiments.diagnosis.radius import radius_of, shown
+from autolora.experiments.diagnosis.radius import radius_of
 from autolora.experiments.evaluation_config import Split
 from autolora.experiments.patient import Patient, find_patient
+from autolora.experiments.proportion import shown
 from autolora.threat import Norm, Radius
 from autolora.training.precision import resolve_device
 
@@ -91,8 +92,15 @@ def run_doctor(
         data or (run.data if run is not None else ""),
         f"{circumstances.norm} {shown(circumstances.eps)}",
         f"{count} {split} images",
-        [*_left_out(patient), *findings],
+        [*_changed(patient), *_left_out(patient), *findings],
     )
+
+
+def _changed(patient: Patient) -> list[Finding]:
+    if patient.changed is None:
+        return []
+    advice = "put them back as they were, or fine-tune again"
+    return [Finding("changed-images", "problem", patient.changed, advice)]
 
 
 def _left_out(patient: Patient) -> list[Finding]:

@@ -22,7 +22,9 @@ from autolora.experiments.evaluation import EVALUATION, FAST_IMAGES, Panel, Ques
 from autolora.experiments.evaluation_config import EvaluationConfig
 from autolora.experiments.faults import explained
 from autolora.experiments.processes import Processes
+from autolora.experiments.proportion import warn_of_proportion
 from autolora.experiments.result import write_json
+from autolora.experiments.run_folder import stored_config
 from autolora.experiments.run_lock import LOCK, check_free, locked
 from autolora.experiments.searching import victim_of
 from autolora.experiments.subject import Subject, find_subject, model_fingerprint
@@ -58,6 +60,8 @@ def run_evaluation(
     for note in subject.notes:
         logger.info(note)
     questions = _questions(config, subject)
+    for radius in questions.radii:
+        warn_of_proportion(ThreatModel(radius, questions.norm), 3 * subject.images.pixels.size**2)
     model = subject.model.to(device)
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)
@@ -158,12 +162,23 @@ def _in_pixels(radius: str, model: RobustModel) -> str:
 
 def _check(config: EvaluationConfig, resume: bool, processes: Processes) -> None:
     """Refuse what cannot work before anything is loaded."""
+    _check_norm(config)
     resolve_precision(config.precision, resolve_device(config.device))
     for name in config.attacks:
         Questions(restarts=config.restarts, engine=config.engine).assault(name, ThreatModel(0))
     if processes.first:
         check_free(config.folder)
         _check_folder(config.folder, resume, CORRUPTIONS if config.corruptions else "scores")
+
+
+def _check_norm(config: EvaluationConfig) -> None:
+    """Refuse to take a run's radius for one of another norm, under which it is another adversary."""
+    run = stored_config(Path(config.model))
+    if run is not None and config.norm not in (None, run.norm) and not config.eps:
+        raise InputError(
+            f"norm={config.norm}: {config.model} was trained under {run.norm}, and its eps {run.eps} is another "
+            f"adversary under {config.norm}; give the radius with --eps"
+        )
 
 
 def _check_folder(folder: Path, resume: bool, last: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,9 @@ class EvaluationConfig:
     split: Split = option("test", "which of them")
     attack: tuple[str, ...] = option((), "autoattack, autoattack-fast or pgd-K; repeats (default: autoattack)")
     engine: Engine = option("own", "whose AutoAttack: own, or reference (its authors' package, the extra [reference])")
-    eps: tuple[str, ...] = option((), "radius in pixel units; repeats, the first is the main one (default: the run's)")
+    eps: tuple[str, ...] = option(
+        (), "radius in pixel units; repeats, the first is the main one (default: the run's, or 8/255)"
+    )
     eps_in: EpsIn = option(
         "pixels",
         "units of --eps: pixels, or normalised (of images as the backbone sees them, to test others' numbers)",
@@ -54,7 +57,7 @@ class EvaluationConfig:
         "auto", "of the search: auto, fp32, bf16 or fp16; what it finds is judged in fp32 (default: auto)"
     )
     device: Device = option("auto", "where to compute: auto, cpu or cuda")
-    out: str | None = option(None, "folder (default: RUN/evaluation/ATTACK, or evaluations/MODEL)")
+    out: str | None = option(None, "folder (default: RUN/evaluation/ATTACK, or evaluations/MODEL/ATTACK)")
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -63,6 +66,23 @@ class EvaluationConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{name.replace('_', '-')}={value} is too small; use {low} or more")
+        self._check_attacks()
+
+    def _check_attacks(self) -> None:
+        """Refuse options that contradict each other, of which one would be dropped."""
+        for name in self.attack:
+            check_steps(name)
+        others = [name for name in self.attack if name != "autoattack-fast"]
+        if self.fast and others:
+            raise InputError(
+                f"fast is autoattack-fast on a sample, and attack={others[0]} is something else; leave out one of them "
+                "(--limit N draws a sample as well)"
+            )
+        if self.restarts > 1 and not any(name.startswith("pgd") for name in self.attacks):
+            raise InputError(
+                f"restarts={self.restarts} are of PGD, and {', '.join(self.attacks)} has its own; leave them out, or "
+                "give --attack pgd-K"
+            )
 
     @property
     def folder(self) -> Path:
@@ -70,14 +90,27 @@ class EvaluationConfig:
         if self.out is not None:
             return Path(self.out)
         model = Path(self.model)
+        # the reference's one level deeper, where `compare` does not take it for another score of the same attack
+        engine = () if self.engine == "own" else (self.engine,)
+        attacks = Path(*engine, "-".join(self.attacks))
         if (model / "result.json").is_file():
-            # the reference's one level deeper, where `compare` does not take it for another score of the same attack
-            engine = () if self.engine == "own" else (self.engine,)
-            return Path(model, "evaluation", *engine, "-".join(self.attacks))
+            return model / "evaluation" / attacks
         name = "model" if model.name in ("", "..") else model.name  # which would be above the folder
-        return Path("evaluations") / name.replace(":", "-")
+        return Path("evaluations") / name.replace(":", "-") / attacks
 
     @property
     def attacks(self) -> tuple[str, ...]:
         """Return the attacks asked for."""
         return self.attack or (("autoattack-fast",) if self.fast else ("autoattack",))
+
+
+def check_steps(attack: str) -> None:
+    """Refuse PGD without a step, which leaves every image as it is, or where it was drawn.
+
+    Raises:
+        InputError: If the attack is of that name.
+    """
+    if re.fullmatch(r"pgd-0+", attack):
+        raise InputError(
+            f"attack={attack} takes no step and attacks nothing; use pgd-K of 1 step or more, such as pgd-10"
+        )

@@ -15,8 +15,10 @@ from autolora.data import Splits, load_splits
 from autolora.errors import InputError
 from autolora.experiments.beginning import first_model, sizes
 from autolora.experiments.config import RunConfig, suggestion
+from autolora.experiments.evaluation_config import check_steps
 from autolora.experiments.kinds import called, fits, is_plain, shown
 from autolora.experiments.plugins import load_plugin
+from autolora.experiments.proportion import warn_of_proportion
 from autolora.methods import METHODS, Method
 from autolora.models import Architecture, RobustModel
 from autolora.models.adapter_files import load_adapter
@@ -29,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 PAPER_EPOCHS, PAPER_BATCH = 60, 128
 FEW_IMAGES = 2000  # below, 60 epochs only overfit robustly, and selection goes back to an earlier one
-FAINT_L2 = 0.1  # pixel units; the customary radius at 32x32 is 0.5
 MIN_STEPS = 32  # per epoch: with fewer, the schedule compares epochs that have hardly moved
 
 
@@ -54,10 +55,6 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
         InputError: If something in it cannot work.
     """
     threat = ThreatModel(config.eps, config.norm)
-    if threat.norm == "L2" and threat.radius < FAINT_L2:
-        logger.warning(
-            f"L2 with eps {format_radius(threat.eps)} is next to no adversary; 128/255 is customary at 32x32"
-        )
     if config.plugin is not None:
         load_plugin(config.plugin)  # the method may come from it
     method = build_method(config, threat)
@@ -69,6 +66,7 @@ def prepare(config: RunConfig, *, progress: bool = True) -> Ingredients:
     if config.adapter is not None:
         load_adapter(config.adapter)  # before images are read
     image_size, upsampling = sizes(config)
+    warn_of_proportion(threat, 3 * image_size**2)
     splits = load_splits(
         config.data,
         image_size=image_size,
@@ -105,8 +103,9 @@ def build_method(config: RunConfig, threat: ThreatModel) -> Method:
     """Make the method that a configuration names, with its options.
 
     Raises:
-        InputError: If the method or one of its options is unknown.
+        InputError: If the method or one of its options is unknown, or the attack takes no step.
     """
+    check_steps(config.attack)
     if config.method not in METHODS:
         raise InputError(f"method {config.method!r} is unknown{suggestion(config.method, METHODS)}")
     cls = METHODS[config.method]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autolora.errors import InputError
 from autolora.experiments.config import RunConfig, read_yaml
-from autolora.experiments.result import CONFIG
+from autolora.experiments.result import CONFIG, RESULT, SPLIT
+from autolora.experiments.run_folder import path_of
 from autolora.models import RobustModel
 from autolora.models.bundle import build_classifier, bundle_classes, load_bundle
 
@@ -25,12 +29,14 @@ class NamedModel:
         model: Images in [0, 1] to logits, in evaluation mode.
         classes: What it calls its outputs, in their order; empty if it does not say.
         config: The configuration of the run, if the model is one.
+        fingerprint: Of the run's images, if it is one and says so; see ``data.Splits``.
     """
 
     name: str
     model: RobustModel
     classes: tuple[str, ...]
     config: RunConfig | None
+    fingerprint: str | None = None
 
     def data(
         self,
@@ -49,9 +55,11 @@ class NamedModel:
             data_root: Where named sets lie; None takes the run's place, or the usual one.
 
         Raises:
-            InputError: If there is no run to take the data of.
+            InputError: If there is no run to take the data of, or its data are not there.
         """
         run = self.config
+        if data is None and run is not None:
+            self._check_there(run.data)
         data = data or (run.data if run is not None else None)
         if data is None:
             raise InputError(f"no data for {self.name}: it is no run; name the images with --data")
@@ -63,6 +71,35 @@ class NamedModel:
             **division,
             **({"data_root": data_root} if data_root is not None else {}),
         }
+
+    def changed(self, data: str | None, fingerprint: str) -> str | None:
+        """Say that the run's own images are no longer those that it was trained on, if that is so.
+
+        Where images came or went, a division made anew has images of the training in its test split.
+
+        Args:
+            data: Where the images are, as the user named it; None for those of the run. Others than the run's are
+                meant to differ.
+            fingerprint: Of the images that are there now.
+        """
+        if self.config is None or self.fingerprint in (None, fingerprint):
+            return None
+        if data is not None and not _same_place(data, self.config.data):
+            return None
+        return (
+            f"the images of {self.config.data} are not those that {self.name} was trained on (fingerprint "
+            f"{str(self.fingerprint)[:12]} then, {fingerprint[:12]} now), so images of its training may be among "
+            "those it is judged on"
+        )
+
+    def _check_there(self, data: str) -> None:
+        """Refuse to look for a run's own images where they are not: its folder or the images were moved."""
+        path = path_of(data)
+        if path is not None and not path.exists():
+            where = "" if path.is_absolute() else ", counted from the folder that it was started in"
+            raise InputError(
+                f"{data} does not exist, where {self.name} says that its images lie{where}; name them with --data"
+            )
 
 
 def find_model(
@@ -78,7 +115,7 @@ def find_model(
         image_size: Side in pixels; None takes the model's own.
 
     Raises:
-        InputError: If there is no such model, or its run is not finished.
+        InputError: If there is no such model, its run is not finished, or it has weights and others are named.
     """
     run = Path(name)
     bundle = next((folder for folder in (run, run / "model") if (folder / "config.json").is_file()), None)
@@ -86,6 +123,32 @@ def find_model(
     if config is not None and bundle is None:
         raise InputError(f"{name}: this run is not finished; continue it with --config {run / CONFIG} --resume")
     if bundle is not None:
-        return NamedModel(name, load_bundle(bundle).eval(), tuple(bundle_classes(bundle)), config)
+        _check_own(name, weights, weights_format, "a run" if config is not None else "a folder with a model")
+        return NamedModel(name, load_bundle(bundle).eval(), tuple(bundle_classes(bundle)), config, _fingerprint(run))
     model = build_classifier(name, weights=weights, image_size=image_size, weights_format=weights_format)
     return NamedModel(name, model.eval(), (), config)
+
+
+def _check_own(name: str, weights: str, weights_format: str, what: str) -> None:
+    """Refuse weights beside a folder that holds its own."""
+    for option, value in (("weights", weights), ("weights-format", weights_format)):
+        if value != "auto":
+            raise InputError(
+                f"{option}={value}: {name} is {what} and brings its own; leave --{option} out, or give an architecture "
+                "as MODEL"
+            )
+
+
+def _fingerprint(run: Path) -> str | None:
+    """Return the fingerprint of a run's images; None for what is no run, or does not say."""
+    for file, keys in ((RESULT, ("data", "fingerprint")), (SPLIT, ("fingerprint",))):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            content = json.loads((run / file).read_text(encoding="utf-8"))
+            for key in keys:
+                content = content[key]
+            return str(content)
+    return None
+
+
+def _same_place(data: str, of_run: str) -> bool:
+    return data == of_run or (os.path.exists(data) and os.path.realpath(data) == os.path.realpath(of_run))

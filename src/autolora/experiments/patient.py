@@ -22,6 +22,7 @@ class Patient:
         named: What the model calls its outputs; empty if it does not say.
         left_out: Classes of the data that the model does not know by name.
         config: The configuration of the run, if the model is one.
+        changed: That the run's own images are no longer those of its training; None if they are.
     """
 
     model: RobustModel
@@ -29,6 +30,7 @@ class Patient:
     named: tuple[str, ...]
     left_out: tuple[str, ...]
     config: RunConfig | None
+    changed: str | None
 
 
 def find_patient(
@@ -67,4 +69,4 @@ def find_patient(
     if named != splits.classes and set(named) <= set(splits.classes) and len(named) > 1:
         left_out = [name for name in splits.classes if name not in named]
         splits = load(classes=named)
-    return Patient(found.model, splits, named, tuple(left_out), found.config)
+    return Patient(found.model, splits, named, tuple(left_out), found.config, found.changed(data, splits.fingerprint))

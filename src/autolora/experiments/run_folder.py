@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from shlex import quote
 
+from autolora.data.named import NAMED_SETS
 from autolora.errors import InputError
 from autolora.experiments.config import MANNER, RunConfig, read_yaml
 from autolora.experiments.result import CONFIG, RESULT, SPLIT
@@ -24,12 +25,14 @@ def check_folder(config: RunConfig, resume: bool) -> None:
     """Refuse a folder that holds something else, before anything slow begins.
 
     Raises:
-        InputError: If it is no folder, or holds no run, a finished one, or one that is not to be continued so.
+        InputError: If it is no folder, lies among the images, or holds no run, a finished one, or one that is not to
+            be continued so.
     """
     folder = config.folder
     if folder.exists() and not folder.is_dir():
         raise InputError(f"out={folder} is a file; name a folder that is new or empty")
     if not folder.exists() or not any(path.name != LOCK for path in folder.iterdir()):
+        _check_outside(folder, config.data)
         return
     if not (folder / CONFIG).is_file():
         raise InputError(f"out={folder} is not empty and holds no run; name a folder that is new or empty with --out")
@@ -90,6 +93,21 @@ def resume_command(folder: Path, command: str = "fit") -> str:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     launcher = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
     return f"{launcher}autolora {command} --config {quote(str(folder / CONFIG))} --resume"
+
+
+def path_of(data: str) -> Path | None:
+    """Return the path that DATA stands for; None for the name of a set, such as ``digits`` or ``hf:ORG/NAME``."""
+    return None if data in NAMED_SETS or ":" in data else Path(data).expanduser()
+
+
+def _check_outside(folder: Path, data: str) -> None:
+    """Refuse to begin a run among its images, where it is taken for a class of them afterwards."""
+    images = path_of(data)
+    if images is not None and images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+        raise InputError(
+            f"out={folder} lies in data={data}, where it would be taken for a class of images; choose a folder outside "
+            "with --out"
+        )
 
 
 def _check_same(config: RunConfig, stored: RunConfig) -> None:

@@ -70,11 +70,16 @@ def find_subject(
         progress: Show a bar while images are read.
 
     Raises:
-        InputError: If there is no such model, no data, or they do not belong together.
+        InputError: If there is no such model, no data, they do not belong together, or the images of a run changed.
     """
     found = find_model(name, weights=weights, weights_format=weights_format, image_size=image_size)
     wanted = found.data(data, image_size=image_size, data_root=data_root)
     part = load_part(split=split, classes=found.classes or None, progress=progress, **wanted)
+    changed = found.changed(data, part.fingerprint)
+    if changed is not None and data is None:
+        raise InputError(f"{changed}; put them back as they were, or name other images with --data")
+    if changed is not None:
+        logger.warning(f"{changed}; put them back as they were")
     _check_classes(name, found.model.head.out_features, part.classes, known=bool(found.classes))
     images = part.images.with_augmentation(False)
     return Subject(name, found.model, images, part.classes, part.fingerprint, found.config, part.notes)

@@ -34,7 +34,8 @@ def package() -> ModuleType:
         import pyautoattack
     except ImportError as error:
         raise InputError(
-            f"engine=reference needs the package {PACKAGE} ({error}); install it: pip install '.[reference]' in a clone, or uv sync --extra reference"
+            f"engine=reference needs the package {PACKAGE} ({error}); install it: pip install '.[reference]' in a "
+            "clone, or uv sync --extra reference"
         ) from None
     return pyautoattack
 

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 from autolora.evaluation.eps_view import GREY_LEVELS, EpsView, grey_point
 from autolora.experiments.diagnosis import Finding, Status
+from autolora.experiments.proportion import CUSTOMARY_L2, FAINT, shown
 from autolora.threat import Norm, Radius, ThreatModel, format_radius, parse_radius
 
 LARGEST_CUSTOMARY = 16 / 255  # Linf, on photographs; 0.3 on handwritten digits
-FAINT = 0.5  # grey levels that a pixel moves under L2 when all move alike; the customary 128/255 is 2.3 at 32x32
 MANY = 0.02  # share of images on which nobody can be robust, from which the radius is at fault
 
 
@@ -22,12 +22,6 @@ def radius_of(given: Radius, norm: Norm) -> Fraction | float:
     eps = parse_radius(given)
     ThreatModel(min(eps, 1) if norm == "Linf" else eps, norm)
     return eps
-
-
-def shown(eps: Radius) -> str:
-    """Write a radius as people do: 3, where :func:`format_radius` has 765/255."""
-    radius = parse_radius(eps)
-    return str(int(radius)) if radius == int(radius) else format_radius(radius)
 
 
 def eps_finding(eps: Fraction | float, norm: Norm, pixels: int, view: EpsView) -> Finding:
@@ -111,8 +105,8 @@ def _judged_linf(eps: Fraction | float) -> tuple[Status, str, str]:
 def _judged_l2(view: EpsView) -> tuple[Status, str, str]:
     if view.share >= 1:
         remark = "half of the images can be made uniform, and show nothing any more"
-        return "problem", remark, "take a smaller eps; 128/255 is customary at 32x32, 3 at 224x224"
+        return "problem", remark, f"take a smaller eps; {CUSTOMARY_L2}"
     if view.grey_levels < FAINT:
         remark = "next to no adversary when spread over the image"
-        return "note", remark, "128/255 is customary at 32x32, 3 at 224x224"
+        return "note", remark, CUSTOMARY_L2
     return "ok", "", ""

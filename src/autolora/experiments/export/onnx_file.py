@@ -30,7 +30,8 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"--format onnx needs {', '.join(missing)}; install the extra with: pip install '.[onnx]' in a clone, or uv sync --extra onnx"
+            f"--format onnx needs {', '.join(missing)}; install the extra with: pip install '.[onnx]' in a "
+            "clone, or uv sync --extra onnx"
         )
 
 
