@@ -10,23 +10,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from headless import Absent, chromium
+from longest import by_length
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (60, 60, 190), "green": (60, 190, 60), "red": (190, 60, 60)}
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C, which a shell makes those deaf to that it starts in the background; there are tests of it."""
+    """Hear Ctrl-C, which a shell makes those deaf to that it starts in the background; there are tests of it.
+
+    Hypothesis tries the same examples each time, so that what fails once can be looked at; busy machines are slow.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("same", derandomize=True, deadline=None)
+    settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests: of two processes, none shall wait for one that is left to the end."""
+    """Begin with the longest files: of two processes, none shall wait for one that is left to the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (by_length(item.path), item.path not in slow))
 
 
 @pytest.fixture(autouse=True)

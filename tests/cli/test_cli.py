@@ -359,7 +359,7 @@ def test_a_failure_while_running_is_1(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_the_command_itself(photos: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [COMMAND, "fit", photos, *TINY, "--out", "run"], env=environment, capture_output=True, text=True, timeout=100
+        [COMMAND, "fit", photos, *TINY, "--out", "run"], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert "Test accuracy on 18 images" in done.stdout
@@ -368,7 +368,7 @@ def test_the_command_itself(photos: Path) -> None:
 
 
 def test_a_mistake_to_the_command_itself() -> None:
-    done = subprocess.run([COMMAND, "fit", "nowhere/"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([COMMAND, "fit", "nowhere/"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("autolora: nowhere/ does not exist; give")
@@ -386,5 +386,5 @@ COMMANDS["params"].resume_hint = lambda options: ask() or "; twice"
 atexit.register(ask)
 main(["params", "resnet18"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (143, "autolora: interrupted; twice\n")

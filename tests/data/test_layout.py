@@ -53,6 +53,30 @@ def test_train_may_be_the_name_of_a_class(tmp_path: Path) -> None:
     assert shape(tree_of(tmp_path, *two("car", "train"))) == {"train": {"car": 3, "train": 3}}
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            two("training_set/cats", "training_set/dogs", "test_set/cats", "test_set/dogs"),
+            "rename .* train/ and test/,",
+        ),
+        (two(*(f"seg_{split}/seg_{split}/a" for split in ("train", "test")), "seg_pred/seg_pred"), "rename them to"),
+        (two("trainset/a", "Validation Images/a", "test 2017/a"), "rename them to train/ and val/ and test/"),
+        (two("train", "test1"), "images of train/ lie in no class folders"),
+        (two("train", "test"), "images of train/ lie in no class folders"),
+    ],
+)
+def test_what_look_like_splits_are_no_classes(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        tree_of(tmp_path, *files)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [("test 1", "test 2"), ("contest", "training"), ("training_set", "cats")])
+def test_classes_may_be_called_a_little_like_splits(tmp_path: Path, classes: tuple[str, str]) -> None:
+    assert tree_of(tmp_path, *two(*classes)).train.keys() == set(classes)
+
+
 def test_other_files_and_folders_are_counted(tmp_path: Path) -> None:
     tree = tree_of(
         tmp_path, *two("train/a", "train/b"), "labels.csv", "a.txt", ".DS_Store", "test/7.png", "train/loose.png"

@@ -1,7 +1,4 @@
-"""Runs in processes of their own that can be killed: just before an operation happens for the n-th time.
-
-The processes fork from one that has imported everything and computed nothing, so that each starts in milliseconds.
-"""
+"""Runs in processes of their own that can be killed: just before an operation happens for the n-th time."""
 
 from __future__ import annotations
 
@@ -23,9 +20,7 @@ from autolora.cli import main
 from autolora.data import ImageSet, reading
 from autolora.experiments import evaluating, quickstart
 from autolora.experiments.export import exporting
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["autolora.cli", "autolora.experiments.run", "autolora.cli.summary"])
+from forked import LONG, context
 
 # operations by name: whose attribute they are
 POINTS: dict[str, tuple[Any, str]] = {
@@ -57,7 +52,7 @@ class Point(NamedTuple):
 
 def start(argv: Sequence[str], folder: Path, *points: Point) -> BaseProcess:
     """Start the command line in a folder; what it says on stderr goes to the file ``stderr`` there."""
-    process = CONTEXT.Process(target=_command, args=(list(argv), folder, points))
+    process = context().Process(target=_command, args=(list(argv), folder, points))
     process.start()
     return process
 
@@ -65,9 +60,11 @@ def start(argv: Sequence[str], folder: Path, *points: Point) -> BaseProcess:
 def command(argv: Sequence[str], folder: Path, *points: Point) -> tuple[int, str]:
     """Run the command line in a folder; return its exit code, below zero if a signal killed it, and its stderr."""
     process = start(argv, folder, *points)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode, (folder / "stderr").read_text()
+    process.join(LONG)
+    code = process.exitcode
+    process.kill()
+    assert code is not None, "still at work"
+    return code, (folder / "stderr").read_text()
 
 
 def _command(argv: list[str], folder: Path, points: tuple[Point, ...]) -> None:

@@ -1,7 +1,4 @@
-"""Processes of one job, as a launcher starts them with a command line each.
-
-They fork from one that has imported everything and computed nothing, so that each starts in milliseconds.
-"""
+"""Processes of one job, as a launcher starts them with a command line each."""
 
 from __future__ import annotations
 
@@ -11,14 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from socket import socket
 
 import torch
 
 from autolora.cli import main
+from forked import context, free_port
 
 Said = tuple[int | None, str, str]
 
@@ -40,13 +36,9 @@ def in_process(rank: int, count: int, port: int, argv: list[str], folder: Path) 
 def launched(folder: Path, *commands: list[str]) -> Iterator[list[BaseProcess]]:
     """Start a process for every command line, as ranks of one job whose words go to a folder; end those left."""
     folder.mkdir(exist_ok=True)
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["autolora.cli", "autolora.experiments.run", "autolora.cli.summary"])
+    server, port = context(), free_port()
     processes = [
-        context.Process(target=in_process, args=(rank, len(commands), port, argv, folder))
+        server.Process(target=in_process, args=(rank, len(commands), port, argv, folder))
         for rank, argv in enumerate(commands)
     ]
     for process in processes:

@@ -6,12 +6,14 @@ import dataclasses
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from killed_runs import Point, command, start
 from PIL import Image
 from safetensors.torch import save_file
+from several_processes import wait_for
 
 from autolora.cli import run as command_line
 from autolora.data import pixels
@@ -27,6 +30,7 @@ from autolora.errors import InputError, RunError
 from autolora.evaluation import shards
 from autolora.experiments import run as run_module
 from autolora.experiments.config import RunConfig, config_from, read_yaml
+from autolora.experiments.faults import explained
 from autolora.experiments.result import RunResult
 from autolora.experiments.run import run
 from autolora.experiments.run_lock import LOCK, Owner, locked, owner
@@ -182,15 +186,23 @@ def test_corruptions_that_were_interrupted_are_not_lost(whole: Path, tmp_path: P
 # two processes, one folder
 
 
+@contextmanager
+def stopped(argv: list[str], folder: Path, point: Point, written: Path) -> Iterator[BaseProcess]:
+    """Start a command that stands still at a point, once it has written a file; end it."""
+    process = start(argv, folder, point)
+    try:
+        wait_for(written.exists, [process])
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
 def test_two_evaluations_do_not_write_one_folder(whole: Path, tmp_path: Path) -> None:
     argv = ["evaluate", str(whole), "--attack", "pgd-2", "--device", "cpu", "--quiet", "--out", str(tmp_path / "e")]
-    first = start(argv, tmp_path, Point("attack", 1, signal.SIGSTOP))
-    while not (tmp_path / "e" / LOCK).exists():
-        time.sleep(0.05)
     (tmp_path / "other").mkdir()
-    code, err = command([*argv, "--resume"], tmp_path / "other")
-    first.kill()
-    first.join()
+    with stopped(argv, tmp_path, Point("attack", 1, signal.SIGSTOP), (tmp_path / "e" / LOCK)) as first:
+        code, err = command([*argv, "--resume"], tmp_path / "other")
     assert code == 1
     assert f"{tmp_path / 'e'} is in use by process {first.pid} on {socket.gethostname()}; wait" in one_line(err)
     assert command([*argv, "--resume"], tmp_path)[0] == 0
@@ -198,17 +210,13 @@ def test_two_evaluations_do_not_write_one_folder(whole: Path, tmp_path: Path) ->
 
 def test_a_folder_in_use_names_its_owner_and_a_dead_one_does_not_count(photos: Path, tmp_path: Path) -> None:
     argv = ["fit", str(photos), *TINY.split()]
-    first = start(argv, tmp_path, Point("attack", 3, signal.SIGSTOP))
-    while not (tmp_path / "run" / "config.yaml").exists():
-        time.sleep(0.05)
     (tmp_path / "other").mkdir()
-    for resume in ([], ["--resume"]):
-        code, err = command([*argv, *resume, "--out", str(tmp_path / "run")], tmp_path / "other")
-        assert code == 1
-        expected = f"{tmp_path / 'run'} is in use by process {first.pid} on {socket.gethostname()}; wait for it, or"
-        assert expected in one_line(err)
-    first.kill()
-    first.join()
+    where = f"{tmp_path / 'run'} is in use by process"
+    with stopped(argv, tmp_path, Point("attack", 3, signal.SIGSTOP), tmp_path / "run" / "config.yaml") as first:
+        for resume in ([], ["--resume"]):
+            code, err = command([*argv, *resume, "--out", str(tmp_path / "run")], tmp_path / "other")
+            assert code == 1
+            assert f"{where} {first.pid} on {socket.gethostname()}; wait for it, or" in one_line(err)
     assert (tmp_path / "run" / LOCK).exists()  # it could not remove it
     assert command([*argv, "--resume"], tmp_path) == (0, "")
     assert not (tmp_path / "run" / LOCK).exists()
@@ -402,6 +410,43 @@ def interrupted(config: RunConfig) -> None:
         run(config, progress=False)
 
 
+def of_a_pipe() -> None:
+    """Break as what a worker hands over does, when the worker is gone."""
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    ours.recv()
+
+
+def of_torch() -> None:
+    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(of_a_pipe, "EOFError"), (of_torch, "DataLoader worker (pid 7) is killed by signal: Killed.")],
+)
+def test_a_worker_that_dies_is_told_in_one_line_wherever_it_is_noticed(
+    tmp_path: Path, broken: Callable[[], None], said: str
+) -> None:
+    with pytest.raises(RunError) as caught, explained(tmp_path, lambda first: f"{first}, and go on"):
+        broken()
+    assert str(caught.value) == f"a process that loads images has died ({said}); see that there is memory, and go on"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "{}: Connection reset by peer; mend that"),
+        (EOFError("a file that is too short"), None),
+    ],
+    ids=repr,
+)
+def test_what_breaks_elsewhere_is_no_worker(tmp_path: Path, error: Exception, raised: str | None) -> None:
+    with pytest.raises(type(error) if raised is None else RunError) as caught, explained(tmp_path, str):
+        raise error
+    assert str(caught.value) == (str(error) if raised is None else raised.format(tmp_path))
+
+
 # numbers
 
 
@@ -441,6 +486,11 @@ def test_another_machine_is_said_aloud(
 # determinism
 
 
+def beside_commits(environment: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the state of the repository, which may change while tests run."""
+    return {name: value for name, value in environment.items() if name != "commit"}
+
+
 def test_a_result_is_enough_to_run_it_again(whole: Path, tmp_path: Path) -> None:
     """Configuration and environment from ``result.json`` alone; the fingerprint says that the images are the same."""
     content = RunResult.read(whole).content
@@ -448,7 +498,7 @@ def test_a_result_is_enough_to_run_it_again(whole: Path, tmp_path: Path) -> None
     again = run(config_from({**content["config"], "out": str(tmp_path / "again")}), progress=False)
     assert_same(again.folder, whole)
     assert again.content["data"]["fingerprint"] == content["data"]["fingerprint"]
-    assert again.content["environment"] == content["environment"]
+    assert beside_commits(again.content["environment"]) == beside_commits(content["environment"])
 
 
 def test_a_plugin_is_in_the_result_and_another_one_does_not_continue_the_run(photos: Path, tmp_path: Path) -> None:

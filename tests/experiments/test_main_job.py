@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 import torch
@@ -17,15 +17,20 @@ from autolora.data import load_splits, loader
 from autolora.evaluation import accuracy
 
 
+def worked() -> float:
+    """Return the seconds of processor time that processes started here have taken, as far as they have ended."""
+    usage = getrusage(RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.slow
-@pytest.mark.alone
 def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
-    started = time.perf_counter()
+    before = worked()
     command = [str(Path(sys.executable).with_name("autolora")), "quickstart", "--out", "first"]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # other tests have the second core
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=offline)
     assert done.returncode == 0, done.stderr
-    seconds = time.perf_counter() - started
+    seconds = worked() - before
 
     result = json.loads((tmp_path / "first" / "result.json").read_text())
     control = json.loads((tmp_path / "first" / "control" / "result.json").read_text())
@@ -41,7 +46,7 @@ def test_quickstart_shows_what_robustness_is(tmp_path: Path) -> None:
     assert "report     first/report.html" in done.stdout
     assert 2e5 < (tmp_path / "first/report.html").stat().st_size < 5e6  # of ten classes, with images
     assert result["scores"]["autoattack-fast"]["correct"] > control["scores"]["autoattack-fast"]["correct"]
-    assert seconds < 300, "150 s on a quiet machine with two cores; this only catches what is far off"
+    assert seconds < 500, "230 s of one core; this only catches what is far off, whatever else is at work"
 
     test = load_splits("digits", image_size=result["config"]["image_size"], progress=False).test
     with torch.no_grad():

@@ -100,8 +100,10 @@ def test_after_a_kill_one_process_or_two_go_on(subject: Path, whole: Path, tmp_p
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert run(command(subject, out, "--resume", "--quiet")) == 0
-    torch.set_num_threads(threads)
+    try:
+        assert run(command(subject, out, "--resume", "--quiet")) == 0
+    finally:
+        torch.set_num_threads(threads)
     assert same(out, whole)
 
     said = run_both(tmp_path, *[command(subject, tmp_path / "again", "--resume")] * 2)

@@ -80,7 +80,7 @@ sys.meta_path.insert(0, AtImport())
 from autolora.cli import main
 main(["fit", {str(photos)!r}, "--out", "out"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 143, done.stderr
     assert done.stderr.splitlines() == ["autolora: interrupted"]
     assert left(tmp_path) == []
@@ -93,20 +93,20 @@ import autolora.cli
 autolora.cli._parser = lambda: os.kill(os.getpid(), signal.SIGTERM)
 autolora.cli.main(["fit", "digits"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (143, "autolora: interrupted before anything was written\n")
 
 
-@pytest.mark.parametrize(("operation", "number"), [("replace", 4), ("replace", 8), ("fsync", 15)])
+@pytest.mark.parametrize(("operation", "number"), [("replace", 4), ("replace", 8), ("fsync", 13)])
 def test_while_results_are_written_each_is_whole_or_not_there(
     operation: str, number: int, photos: Path, finished: Path, tmp_path: Path
 ) -> None:
     """From the first checkpoint to the result: a name stands for the whole file or for nothing."""
     code, said = command(["fit", str(photos), *OPTIONS, "--out", "out"], tmp_path, Point(operation, number, SIGTERM))
-    assert code in (0, 143) and "Traceback" not in said
+    assert code == 143 and "Traceback" not in said
     for path in (tmp_path / "out").rglob("*.json"):
         json.loads(path.read_text())
     weights = tmp_path / "out" / "model" / "model.safetensors"
     if weights.exists():
         assert weights.read_bytes() == (finished / "model" / "model.safetensors").read_bytes()
-    assert (code == 0) == (tmp_path / "out" / "result.json").exists()
+    assert not (tmp_path / "out" / "result.json").exists()

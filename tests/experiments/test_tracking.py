@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
 
 import autolora
-from autolora.errors import InputError
+from autolora.errors import InputError, RunError
 from autolora.experiments import tracking
 from autolora.experiments.config import RunConfig
-from autolora.experiments.tracking import tracker
+from autolora.experiments.tracking import tracked, tracker
 
 
 @pytest.fixture
@@ -64,3 +66,37 @@ def test_accelerate_knows_every_tracker(name: str) -> None:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     assert name in LOGGER_TYPE_TO_CLASS
+
+
+def in_the_way(folder: Path) -> Path:
+    """Let a file lie where TensorBoard writes its folder."""
+    folder.mkdir()
+    (folder / "tensorboard").write_text("")
+    return folder
+
+
+def test_a_tracker_that_cannot_start_is_told_before_training(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install tensorboard")
+    config = RunConfig(data="digits", out=str(in_the_way(tmp_path / "run")), track="tensorboard")
+    message = r"^--track tensorboard: tensorboard cannot start \(\w+: .*run/tensorboard.*--track none$"
+    with pytest.raises(RunError, match=message), tracked(Accelerator(cpu=True), config):
+        pytest.fail("training has begun")
+
+
+def test_a_run_goes_on_without_a_tracker_that_nobody_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install tensorboard")
+    config = RunConfig(data="digits", out=str(in_the_way(tmp_path / "run")))
+    with caplog.at_level(logging.WARNING, "autolora"), tracked(Accelerator(cpu=True), config) as track:
+        track({"epoch": 1, "lr": 0.1})
+    assert caplog.text.count("tensorboard cannot start (") == 1 and "goes on without it" in caplog.text
+
+
+def test_a_run_that_is_refused_leaves_no_log_behind(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install tensorboard")
+    config = RunConfig(data="digits", out=str(tmp_path / "run"))
+    with pytest.raises(InputError, match="cannot be trained"), tracked(Accelerator(cpu=True), config):
+        assert (tmp_path / "run" / "tensorboard").is_dir()
+        raise InputError("this model cannot be trained so")
+    assert not (tmp_path / "run" / "tensorboard").exists()

@@ -204,14 +204,16 @@ def test_any_answer_is_an_answer(monkeypatch: pytest.MonkeyPatch, raised: Except
 def test_offline_by_the_users_wish_is_quick_and_quiet(tmp_path: Path) -> None:
     """HF_HUB_OFFLINE=1 with an empty cache: no question to the network, nothing on stderr but our line."""
     code = (
-        "import time, sys; from autolora.errors import InputError; from autolora.models import build_model\n"
-        "start = time.perf_counter()\n"
+        "import socket\n"
+        "from autolora.errors import InputError; from autolora.models import build_model\n"
+        "asked = []\n"
+        "socket.socket.connect = lambda *where: asked.append(where) or 1 / 0\n"
         "try: build_model('resnet18', classes=2)\n"
         "except InputError as error: print(error)\n"
-        "assert time.perf_counter() - start < 10"
+        "assert not asked, asked"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "no pre-trained weights (timm/resnet18.a1_in1k is not in this machine's cache" in done.stdout
     assert done.stderr == ""

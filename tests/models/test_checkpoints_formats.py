@@ -543,6 +543,16 @@ def test_timms_own_files(tmp_path: Path) -> None:
     same_logits(loaded(moved), lambda x: net(normalized(x, values)))
 
 
+@pytest.mark.parametrize("damage", [lambda text: text[:-5], lambda text: "", lambda text: "[" * 100_000], ids=str)
+def test_a_damaged_description_beside_weights_is_not_taken_for_none(tmp_path: Path, damage: Any) -> None:
+    """Images would be normalised otherwise than the weights expect, and nothing would tell."""
+    save_for_hf(timm.create_model("tiny_resnet_cifar"), str(tmp_path), safe_serialization=True)
+    config = tmp_path / "config.json"
+    config.write_text(damage(config.read_text()))
+    with pytest.raises(InputError, match=r"config.json is damaged and cannot be read as JSON"):
+        load_checkpoint(tmp_path / "model.safetensors")
+
+
 def compiled(net: nn.Module) -> nn.Module:
     """What torch.compile makes of names; it takes long to import."""
     return nn.ModuleDict({"_orig_mod": net})
@@ -563,6 +573,36 @@ def test_plain_state_dicts_in_wrappers(tmp_path: Path, wrap: Any, form: str) -> 
     assert load_checkpoint(path).format == "plain"
     values = (default_cfgs["tiny_resnet_cifar"]["mean"], default_cfgs["tiny_resnet_cifar"]["std"])
     same_logits(loaded(path), lambda x: net(normalized(x, values)))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "net.encoder_of_mine.", "_forward_module.model."])
+@pytest.mark.parametrize("beside", [(), ("criterion.weight", "val_metric.total")], ids=str)
+def test_a_module_around_the_network(
+    tmp_path: Path, prefix: str, beside: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a LightningModule: what the one prefix is called does not matter."""
+    net = trained(Network())
+    state = {prefix + name: value for name, value in net.state_dict().items()} | dict.fromkeys(beside, torch.ones(3))
+    path = saved(tmp_path, {"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.5.0"})
+    values = (default_cfgs["tiny_resnet_cifar"]["mean"], default_cfgs["tiny_resnet_cifar"]["std"])
+    with caplog.at_level(logging.INFO):
+        same_logits(loaded(path), lambda x: net(normalized(x, values)))
+    assert f"{prefix!r} is taken off the names of its weights" in caplog.text
+    assert ("2 tensors beside them are left out (criterion.weight, val_metric.total)" in caplog.text) == bool(beside)
+
+
+def test_of_two_networks_in_one_module_none_is_guessed(tmp_path: Path) -> None:
+    students = {
+        f"{name}.{key}": value for name in ("student", "teacher") for key, value in Network().state_dict().items()
+    }
+    with pytest.raises(InputError, match=r"what is below 'student\.' and 'teacher\.' fits; save the one that is meant"):
+        loaded(saved(tmp_path, students))
+
+
+def test_a_prefix_beside_a_normaliser_is_not_taken_off(tmp_path: Path) -> None:
+    state = {f"net.{name}": value for name, value in Network().state_dict().items()}
+    with pytest.raises(InputError, match="do not fit the model"):
+        loaded(saved(tmp_path, state | {"pixels.mean": torch.ones(3), "pixels.std": torch.ones(3)}))
 
 
 def test_a_sequence_of_normaliser_and_network(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_a_file_that_does_not_tell_its_architecture(tmp_path: Path) -> None:
     assert build_classifier("mobilenetv3_small_050", weights=str(path)).head.out_features == 3
 
 
+def test_a_file_that_a_training_script_saved_whole(tmp_path: Path) -> None:
+    """A LightningModule's names begin with the attribute that holds the network."""
+    net = timm.create_model("resnet20_cifar", num_classes=3)
+    state = {f"model.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": state | {"loss.weight": torch.ones(3)}}, tmp_path / "last.ckpt")
+    classifier = build_classifier(str(tmp_path / "last.ckpt"))
+    assert classifier.architecture.name == "resnet20_cifar"
+    assert torch.equal(classifier.backbone.state_dict()["conv1.weight"], net.state_dict()["conv1.weight"])
+
+
 def test_two_stems_of_one_shape_are_not_told_apart(tmp_path: Path) -> None:
     """A CIFAR ResNet by torchvision's names can have solo-learn's stem or the usual one; naming one decides."""
     path = str(saved(tmp_path, "resnet18_cifar"))

@@ -152,7 +152,9 @@ def test_weights_that_are_not_the_models_are_passed_over(
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/dev/zero", "pipe"])
-def test_a_manifest_names_files_of_its_own_folder(name: str, stopped: Path, tmp_path: Path) -> None:
+def test_a_manifest_names_files_of_its_own_folder(
+    name: str, stopped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """No file elsewhere is read, and no device, which has no end."""
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
@@ -162,6 +164,7 @@ def test_a_manifest_names_files_of_its_own_folder(name: str, stopped: Path, tmp_
     (folder / "last" / "pipe").symlink_to("/dev/zero")
     with torch.random.fork_rng():
         train(folder, AUTOLORA(plain), seed=9, resume=True, **RUN)
+    assert f"{folder / 'last'} cannot be read (ValueError)" in caplog.text
 
 
 def test_without_another_it_is_one_line(stopped: Path, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children
 from pathlib import Path
-from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,6 +35,7 @@ from autolora.schedules import AutoLR
 from autolora.threat import ThreatModel
 from autolora.training import Checkpoints, LoadingError, TrainingError, TrainingState, fit
 from autolora.training.draws import Draws
+from forked import context, end_together, free_port
 
 PGD_1 = PGD(ThreatModel("8/255"), steps=1)
 EVERY_BATCH = 1e-9  # minutes
@@ -399,20 +400,15 @@ def in_process(rank: int, port: int, folder: Path, step: int | None, seed: int) 
 
 def in_two_processes(folder: Path, step: int | None = None, seed: int = 1) -> list[Any]:
     """Train in two processes, which both die in a step; return what each has ended with."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["autolora.training", "autolora.data"])
-    processes = [context.Process(target=in_process, args=(rank, port, folder, step, seed)) for rank in range(2)]
+    server, port = context(), free_port()
+    processes = [server.Process(target=in_process, args=(rank, port, folder, step, seed)) for rank in range(2)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == (0 if step is None else 3)
+    end_together(processes, expected=0 if step is None else 3)
     return [torch.load(path, weights_only=True) for path in sorted(folder.glob("?.pt"))]
 
 
+@pytest.mark.slow
 def test_several_processes_get_their_own_random_numbers_back(tmp_path: Path) -> None:
     """Each attacks images of its own, from starts of its own; a batch of both is one step, and two make an epoch."""
     expected = in_two_processes(tmp_path / "whole")
@@ -434,9 +430,30 @@ def unreadable(rows: Sequence[int]) -> None:
         raise UnreadableImage("cat/5.png", "No such file or directory")
 
 
-def dying(rows: Sequence[int]) -> None:
-    if 5 in rows and torch.utils.data.get_worker_info() is not None:
+@dataclass(frozen=True)
+class Dying:
+    """Ends one of the processes that load images, as the system does when memory runs out.
+
+    Args:
+        worker: Which.
+        mark: A file; without one it dies before its first batch, with one before its second, when the file is there.
+    """
+
+    worker: int
+    mark: Path | None = None
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, rows: Sequence[int]) -> None:
+        info = torch.utils.data.get_worker_info()
+        self.asked.append(1)
+        if info is None or info.id != self.worker or len(self.asked) < (1 if self.mark is None else 2):
+            return
+        while self.mark is not None and not self.mark.exists():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+DIED = r"^a process that loads images has died \(DataLoader worker \(pid(\(s\))? \d+\) [^()]*\)$"
 
 
 @pytest.mark.parametrize(
@@ -444,8 +461,9 @@ def dying(rows: Sequence[int]) -> None:
     [
         (unreadable, 0, r"cat/5\.png can no longer be read \(No such file or directory\)"),
         (unreadable, 2, r"cat/5\.png can no longer be read \(No such file or directory\)"),
-        (dying, 2, "a process that loads images has died"),
+        (Dying(0), 2, DIED),  # of the first batch, for which the main process waits
     ],
+    ids=["unreadable-0", "unreadable-2", "dying-2"],
 )
 def test_images_that_cannot_be_loaded_end_the_run_in_good_order(
     tmp_path: Path, before: Callable[[Sequence[int]], object], workers: int, message: str
@@ -458,6 +476,63 @@ def test_images_that_cannot_be_loaded_end_the_run_in_good_order(
     assert not active_children()  # though the error, which is kept, remembers who was at work
     parts = train(tmp_path / "part", make, seed=9, workers=workers, epochs=1, resume=True)
     assert_same(parts, expected)
+
+
+def test_a_worker_that_dies_while_a_batch_is_learnt_leaves_the_batch_before(tmp_path: Path) -> None:
+    """Torch raises its error wherever the main process is: in the middle of a step nothing can be saved."""
+    mark = tmp_path / "in the second step"
+
+    def learning() -> None:
+        mark.touch()
+        time.sleep(60)  # the error ends it
+
+    make = METHODS["at"]
+    expected = train(tmp_path / "whole", make(plain), workers=2, epochs=1)
+    part, data = tmp_path / "part", images(before=Dying(1, mark))  # it has the fourth batch too, which is not awaited
+    started = time.monotonic()
+    with pytest.raises(LoadingError, match=DIED):
+        train(part, make(at_step(2, learning)), workers=2, epochs=1, data=data, checkpoint_minutes=EVERY_BATCH)
+    assert time.monotonic() - started < 60 and not active_children()
+    state = torch.load(part / "last" / "state.pt", weights_only=True)
+    assert state["processes"][0]["partial"]["batches"] == 1
+    assert_same(train(part, make(plain), seed=9, workers=2, epochs=1, resume=True), expected)
+
+
+def breaking(error: Exception) -> Iterator[Any]:
+    """Be a loader whose first batch does not come."""
+    raise error
+    yield
+
+
+RESET = ConnectionResetError(104, "Connection reset by peer")
+KILLED = "DataLoader worker (pid 7) is killed by signal: Killed."
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RESET, "[Errno 104] Connection reset by peer"),
+        (EOFError(), "EOFError"),  # which says nothing
+        (RuntimeError("Pin memory thread exited unexpectedly"), "Pin memory thread exited unexpectedly"),
+        (RuntimeError(f"{KILLED} \n"), KILLED),
+    ],
+    ids=repr,
+)
+def test_what_is_left_of_a_worker_that_died_is_said_in_one_line(error: Exception, said: str) -> None:
+    draws = Draws(loader(images(), 2, num_workers=2), Accelerator(cpu=True))
+    draws.loader = breaking(error)
+    with pytest.raises(LoadingError) as caught:
+        next(iter(draws))
+    assert str(caught.value) == f"a process that loads images has died ({said})"
+
+
+@pytest.mark.parametrize(("error", "workers"), [(RESET, 0), (EOFError(), 0), (RuntimeError("out of tune"), 2)])
+def test_what_is_no_worker_is_left_as_it_is(error: Exception, workers: int) -> None:
+    draws = Draws(loader(images(), 2, num_workers=workers), Accelerator(cpu=True))
+    draws.loader = breaking(error)
+    with pytest.raises(type(error)) as caught:
+        next(iter(draws))
+    assert caught.value is error
 
 
 def test_an_error_early_in_a_pass_leaves_no_workers() -> None:

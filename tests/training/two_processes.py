@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import torch
+
+from forked import context, end_together, free_port
 
 Work = Callable[[int, Path], None]  # rank, and the folder in which it saves RANK.pt
 
@@ -25,15 +25,9 @@ def in_process(work: Work, rank: int, port: int, folder: Path) -> None:
 
 def what_two_find(work: Work, folder: Path) -> list[dict[str, Any]]:
     """Let both come to their end, and return what each saved."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["autolora.training", "autolora.data"])
-    processes = [context.Process(target=in_process, args=(work, rank, port, folder)) for rank in range(2)]
+    server, port = context(), free_port()
+    processes = [server.Process(target=in_process, args=(work, rank, port, folder)) for rank in range(2)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    end_together(processes)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]

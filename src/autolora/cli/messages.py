@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from argparse import Action
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -22,13 +23,16 @@ class Option(NamedTuple):
     kind: Any = None  # type hint; None where the parser takes anything
     positional: bool = False
     help: str = ""
+    shown: str = ""  # what the help calls a positional one
 
 
 def described(parser: ArgumentParser) -> dict[str, Option]:
     """Return the options of a command by name."""
     defaults = parser.get_defaults()
     return {
-        action.dest: Option(_kind(action), not action.option_strings, action.help or "")
+        action.dest: Option(
+            _kind(action), not action.option_strings, action.help or "", str(action.metavar or action.dest.upper())
+        )
         for action in parser._actions
         if action.dest in defaults
     }
@@ -62,7 +66,12 @@ def one_line(message: str, argv: list[str], options: Mapping[str, Mapping[str, O
     known = options.get(command, {})
     text = " ".join(message.split())
     line = (
-        _command(text, options) or _unknown(text, known) or _value(text, known) or _missing(text, known) or _flag(text)
+        _command(text, options)
+        or _dashed(text, argv, command, known)
+        or _unknown(text, known)
+        or _value(text, known)
+        or _missing(text, known)
+        or _flag(text)
     )
     return f"{line or _plain(text, argv)} (see {' '.join(filter(None, ('autolora', command, '--help')))})"
 
@@ -70,6 +79,19 @@ def one_line(message: str, argv: list[str], options: Mapping[str, Mapping[str, O
 def _command(text: str, commands: Collection[str]) -> str | None:
     found = re.search(r"invalid choice: '?([^'\s]*)", text)
     return found and f"command {found[1]!r} is unknown{_near(found[1], commands)}"
+
+
+def _dashed(text: str, argv: list[str], command: str, known: Mapping[str, Option]) -> str | None:
+    """Say how to give what is no option, such as DATA."""
+    found = re.search(r"nrecognized arguments: --([\w.-]+)", text)
+    close = found and difflib.get_close_matches(found[1], [_dashes(name) for name in known], n=1, cutoff=0.5)
+    if not found or not close or not (option := known.get(close[0].replace("-", "_"), Option())).positional:
+        return None
+    words = [part for word in argv for part in word.split("=", 1)]
+    value = next(iter(words[words.index(f"--{found[1]}") + 1 :]), "") if f"--{found[1]}" in words else ""
+    given = shlex.quote(value) if value and not value.startswith("-") else option.shown
+    first = option == next(one for one in known.values() if one.positional)
+    return f"{option.shown} is given without --{found[1]}{f': autolora {command} {given}' * first}"
 
 
 def _unknown(text: str, names: Collection[str]) -> str | None:
@@ -92,8 +114,8 @@ def _value(text: str, known: Mapping[str, Option]) -> str | None:
         return None
     given = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: it is said of each kind that would do
     value = f"{given[1]!r} is" if given else "the value is"
-    name, (kind, positional, _) = found[1], known[found[1]]
-    what = name.upper() if positional else f"option --{_dashes(name)}"
+    name, kind = found[1], known[found[1]].kind
+    what = name.upper() if known[name].positional else f"option --{_dashes(name)}"
     return f"{what}: {value} not {called(kind, _dashes(name)) if kind is not None else 'what it takes'}"
 
 

@@ -21,7 +21,7 @@ EPILOG = """examples:
   autolora pretrain cifar10.zip --attack pgd-10 --epochs 60
   autolora fit photos/ --model runs/backbone                     fine-tune what was pre-trained
 """
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "model": "resnet20w24_cifar",
     "weights": "none",
     "method": "at",
@@ -53,7 +53,7 @@ def _execute(options: Namespace, processes: Processes) -> None:
     from autolora.cli.summary import print_result
     from autolora.experiments.run import run
 
-    config = processes.agree(partial(to_config, options))
+    config = processes.agree(partial(to_config, suited(options)))
     result = run(config, resume=options.resume, progress=bars(options), processes=processes)
     if processes.first and not options.quiet:
         print_result(result, "autolora fit PHOTOS --model {folder}")
@@ -61,4 +61,14 @@ def _execute(options: Namespace, processes: Processes) -> None:
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption."""
-    return hint_for(NAME, options)
+    return hint_for(NAME, suited(options))
+
+
+def suited(options: Namespace) -> Namespace:
+    """Leave the default options of the default schedule out where another schedule is asked for, which lacks them."""
+    given = options.schedule_options
+    if options.schedule == DEFAULTS["schedule"] or not given:
+        return options
+    default = DEFAULTS["schedule_options"].items()
+    left = {name: value for name, value in given.items() if (name, value) not in default}
+    return Namespace({**options, "schedule_options": left or None})  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ alone. A class folder may hold folders of its own.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from autolora.data.decoding import IMAGE_SUFFIXES
-from autolora.data.sources import File, Listing
+from autolora.data.sources import File, Listing, printable
 from autolora.errors import InputError
 
 Split = Literal["train", "val", "test"]
@@ -23,6 +24,9 @@ SPLIT_NAMES: dict[str, Split] = {
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+BESIDE = "sets?|data|datasets?|images?|imgs?|seg"  # words that collections put before or after the name of a split
+ALMOST_SPLIT = re.compile(f"(?:{BESIDE})*({'|'.join(sorted(SPLIT_NAMES, reverse=True))})(?:{BESIDE})*")
+UNLABELLED = re.compile(f"(?:{BESIDE})*(?:pred|prediction|unlabell?ed)(?:{BESIDE})*")
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,30 @@ def split_folders(where: str, images: Sequence[File], folders: set[tuple[str, ..
     tops = {file.parts[0] for file in images} | {parts[0] for parts in folders}
     if found and all(top.lower() in SPLIT_NAMES for top in tops):
         raise InputError(f"{where} has {'/ and '.join(found.values())}/ but no train/ with class folders; add train/")
+    refuse_almost_splits(where, images)
     return {}
+
+
+def refuse_almost_splits(where: str, images: Sequence[File]) -> None:
+    """Refuse to take splits for classes: a model that tells ``training_set`` from ``test_set`` is of use to nobody.
+
+    Raises:
+        InputError: every folder is called almost as a split, or as images without labels, and two splits are named.
+    """
+    tops = sorted({file.parts[0] for file in images if len(file.parts) > 1})
+    names = {top: re.sub(r"[\W\d_]+", "", top).lower() for top in tops}
+    meant = {top: SPLIT_NAMES[found[1]] for top, name in names.items() if (found := ALMOST_SPLIT.fullmatch(name))}
+    others = [top for top in tops if top not in meant]
+    if len(set(meant.values())) < 2 or not all(UNLABELLED.fullmatch(names[top]) for top in others):
+        return
+    what = f"{where} has {' and '.join(f'{printable(top)}/' for top in tops)}, which look like splits, not like classes"
+    deep = {file.parts[0] for file in images if len(file.parts) > 2}
+    flat = next((top for top, split in meant.items() if split == "train" and top not in deep), None)
+    if flat is not None:
+        advice = f"the images of {printable(flat)}/ lie in no class folders; sort them into one folder per class"
+        raise InputError(f"{what}, and {advice}, as in train/CLASS/")
+    new = " and ".join(f"{split}/" for split in ("train", "val", "test") if split in meant.values())
+    raise InputError(f"{what}; rename them to {new}, with the class folders directly in them")
 
 
 def split_layout(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 
 from autolora.data import UnreadableImage
 from autolora.errors import InputError, RunError
 from autolora.experiments.result import write_atomically
 from autolora.experiments.run_folder import how_far, resume_command
 from autolora.training import LoadingError, TrainingError
+from autolora.training.draws import WorkerDied
 from autolora.training.update import out_of_memory
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,13 +41,19 @@ def explained(folder: Path, go_on: GoOn | None = None) -> Iterator[None]:
         yield
     except UnreadableImage as error:
         raise RunError(f"{error.name} can no longer be read ({error.reason}); {go_on('put it back')}") from error
+    except WorkerDied as error:
+        raise RunError(_of_worker(error, go_on)) from error
     except LoadingError as error:
         raise RunError(f"{error}; {go_on('mend that')}") from error
     except TrainingError as error:
         raise RunError(f"{error}{_suspects(folder, error)}; {_kept(folder)}") from error
     except (InputError, RunError):
         raise
-    except OSError as error:
+    except (OSError, EOFError) as error:
+        if isinstance(error, (ConnectionError, EOFError)) and _between_processes(error):
+            raise RunError(_of_worker(WorkerDied(error), go_on)) from error
+        if isinstance(error, EOFError):
+            raise
         raise RunError(_of_disk(error, folder, go_on)) from error
     except (RuntimeError, MemoryError) as error:
         if (reason := _of_machine(error, go_on)) is None:
@@ -62,12 +70,22 @@ def _of_disk(error: OSError, folder: Path, go_on: GoOn) -> str:
     return f"{where}: {error.strerror or error}; {go_on('mend that')}"
 
 
+def _of_worker(error: WorkerDied, go_on: GoOn) -> str:
+    return f"{error}; {go_on('see that there is memory')}"
+
+
+def _between_processes(error: BaseException) -> bool:
+    """Say whether an error came up where two processes of this machine hand something over."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    return any(name.startswith(("multiprocessing.", "torch.multiprocessing.")) for name in modules)
+
+
 def _of_machine(error: RuntimeError | MemoryError, go_on: GoOn) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or out_of_memory(error):
         return f"out of memory; {go_on('make room for it')}, or start anew with a lower --batch-size"
-    if "DataLoader worker" in text:  # torch has no class for it
-        return f"a process that loads images has died ({text}); {go_on('see that there is memory')}"
+    if (died := WorkerDied.by(error)) is not None:
+        return _of_worker(died, go_on)
     if "deterministic" in text:
         return f"--deterministic cannot be kept up by this model on this device: {text.split('.')[0]}; leave it out"
     return None

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 
 from accelerate import Accelerator
 
-from autolora.errors import InputError
+from autolora.errors import InputError, RunError
 from autolora.experiments.config import RunConfig
 from autolora.experiments.result import METRICS, write_metrics
+from autolora.models.checkpoints.names import shown
 from autolora.training import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -54,24 +56,49 @@ def tracked(accelerator: Accelerator, config: RunConfig) -> Iterator[Track]:
 
     Raises:
         InputError: If a tracker is asked for whose package is not there.
+        RunError: If one that is asked for cannot start.
     """
     name = tracker(config)
-    if name is None:
-        yield lambda row: None
-        return
-    accelerator.log_with = [name]
-    accelerator.project_configuration.logging_dir = str(config.folder / FOLDER)
+    logs = config.folder / FOLDER
+    new = not logs.exists()
+    if name is not None:
+        accelerator.log_with = [name]
+        accelerator.project_configuration.logging_dir = str(logs)
+        _start(accelerator, config, name)
 
     def track(row: Mapping[str, float]) -> None:
-        if not accelerator.trackers:  # only now: a run that is refused leaves nothing behind
-            accelerator.init_trackers(PROJECT, config=_plain(config))
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=int(row["epoch"]))
 
+    refused = False
     try:
         yield track
+    except InputError:
+        refused = True
+        raise
     finally:
         for opened in accelerator.trackers:  # Accelerator.end_training would take the process group down as well
             opened.finish()
+        if refused and new and accelerator.is_main_process:  # a run that is refused leaves nothing behind
+            rmtree(logs, ignore_errors=True)
+
+
+def _start(accelerator: Accelerator, config: RunConfig, name: str) -> None:
+    """Open a tracker; one that nobody has asked for may fail.
+
+    Raises:
+        RunError: If one that is asked for cannot start.
+    """
+    try:
+        accelerator.init_trackers(PROJECT, config=_plain(config))
+    except Exception as error:  # trackers raise whatever their packages do
+        accelerator.trackers = []  # what has not started cannot be finished either
+        reason = f"{type(error).__name__}: {shown(' '.join(str(error).split()))}"
+        if config.track == "auto":
+            logger.warning(f"{name} cannot start ({reason}): the run goes on without it; --track none leaves it out")
+            return
+        raise RunError(
+            f"--track {name}: {name} cannot start ({reason}); mend that, or leave it out with --track none"
+        ) from error
 
 
 def epoch_log(folder: Path, epochs: int, track: Track) -> Callable[[TrainingState], None]:

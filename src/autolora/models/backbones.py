@@ -14,8 +14,17 @@ from torch import nn
 from autolora.errors import InputError
 from autolora.models.branches import evaluating
 from autolora.models.bundle_config import check_arguments, check_bundle
-from autolora.models.checkpoints import AUTO, Checkpoint, Normalization, check_format, load_checkpoint, sources
+from autolora.models.checkpoints import (
+    AUTO,
+    Checkpoint,
+    Normalization,
+    check_format,
+    load_checkpoint,
+    load_inner,
+    sources,
+)
 from autolora.models.checkpoints.architectures import architecture_by_shapes
+from autolora.models.checkpoints.prefixes import Inner
 from autolora.models.checkpoints.sources import PACKAGED, PACKAGED_ARCHITECTURE, architecture_of, packaged_weights
 from autolora.models.cifar_stem import CifarStemResNet
 from autolora.models.creation import ARGUMENTS, TimmModel, create, require_hub
@@ -84,6 +93,10 @@ def timm_model(
     file = sources.weights_file(weights)
     checkpoint = load_checkpoint(file, weights_format)
     model = _create(architecture, "none", image_size, checkpoint)
+    if _differ(model, checkpoint) and (inner := _inner(file, weights_format, architecture, image_size)) is not None:
+        logger.info(f"weights {file}: {inner}")
+        checkpoint = inner.checkpoint
+        model = _create(architecture, "none", image_size, checkpoint)
     load_strictly(model, checkpoint.state, str(file), _advice(model, checkpoint))
     if checkpoint.normalization is not None:
         values = checkpoint.normalization
@@ -179,9 +192,24 @@ def _blueprint(name: str) -> TimmModel:
         return create(name, {})
 
 
+def _differ(model: TimmModel, checkpoint: Checkpoint) -> bool:
+    """Whether a name or a shape of a checkpoint is not the model's."""
+    return any(misfits(model.state_dict(), checkpoint.state).values())
+
+
+def _inner(file: Path, weights_format: str, architecture: str, image_size: int | None) -> Inner | None:
+    """Find the one prefix in a file below which the weights fit an architecture."""
+
+    def fits(checkpoint: Checkpoint) -> bool:
+        with torch.device("meta"):
+            return not _differ(_create(architecture, "none", image_size, checkpoint), checkpoint)
+
+    return load_inner(file, weights_format, fits)
+
+
 def _advice(model: TimmModel, checkpoint: Checkpoint) -> str:
     """Say what else the weights could be of, if they do not fit."""
-    if not any(misfits(model.state_dict(), checkpoint.state).values()):
+    if not _differ(model, checkpoint):
         return ADVICE
     other = architecture_by_shapes(checkpoint.state)
     read_as = f"(they were read in the format {checkpoint.format})"

@@ -26,11 +26,35 @@ from autolora.errors import RunError
 from autolora.training.drawn import Drawn, Note, as_bytes, as_tensor, generator_state, reason
 
 GRACE = 30  # seconds that a worker lives on after SIGTERM, so that the batch at work can be finished and saved
+DIED = ("DataLoader worker", "Pin memory thread exited")  # torch has no class for it
 Position = dict[str, Any]  # where a pass stands, as a checkpoint keeps it
 
 
 class LoadingError(RunError):
     """The next batch cannot be made; what was trained so far is in order, and can be saved."""
+
+
+class WorkerDied(LoadingError):
+    """A process that loads images has died.
+
+    Args:
+        error: What torch, or the pipe to that process, made of it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        said = " ".join(str(error).split()) or type(error).__name__
+        super().__init__(f"a process that loads images has died ({said})")
+
+    @classmethod
+    def by(cls, error: RuntimeError) -> WorkerDied | None:
+        """Return what an error means that torch raises wherever the main process is when a worker dies, if it is one.
+
+        The objects that the error came through are let go, since they may hold the workers that still live.
+        """
+        if isinstance(error, RunError) or not any(said in str(error) for said in DIED):
+            return None
+        clear_frames(error.__traceback__)
+        return cls(error)
 
 
 class Draws:
@@ -71,7 +95,7 @@ class Draws:
         now = torch.get_rng_state()
         loader = self._begin() if position is None else self._skip(position)
         with closing(iter(loader)) as batches:  # ends its workers, whoever keeps the error that ends the pass
-            while (item := _next(batches)) is not None:
+            while (item := _next(batches, self.in_workers)) is not None:
                 batch, note = item
                 if position is not None and (self.in_workers or self.drawn.states):
                     torch.set_rng_state(now)  # no draw has done so
@@ -139,17 +163,21 @@ class Draws:
         self.batches += 1
 
 
-def _next(batches: Iterator[tuple[Any, Note]]) -> tuple[Any, Note] | None:
+def _next(batches: Iterator[tuple[Any, Note]], workers: int) -> tuple[Any, Note] | None:
     """Return the next batch, or None at the end of a pass."""
     try:
         item = next(batches, None)
     except UnreadableImage as error:
         raise LoadingError(reason(error)) from error
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):  # torch has no class for it
+        if (died := WorkerDied.by(error)) is None:
             raise
-        clear_frames(error.__traceback__)  # they hold the workers that still live
-        raise LoadingError(f"a process that loads images has died ({reason(error)})") from error
+        raise died from error
+    except (ConnectionError, EOFError) as error:  # the worker has died before its batch was taken over
+        if not workers:
+            raise
+        clear_frames(error.__traceback__)
+        raise WorkerDied(error) from error
     if item is not None and item[1].failure:
         raise LoadingError(item[1].failure)
     return item

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from autolora.errors import RunError
 from autolora.training.checkpoint import TrainingState
-from autolora.training.draws import LoadingError
+from autolora.training.draws import LoadingError, WorkerDied
 from autolora.training.epoch import Epoch, Row, TrainingError
 from autolora.training.interruption import Interrupted
 from autolora.training.snapshot import Snapshots
@@ -67,6 +67,11 @@ class Session:
                 except TrainingError:
                     self._go_back()
                     raise
+                except RuntimeError as error:
+                    if (died := WorkerDied.by(error)) is None:
+                        raise
+                    self.epoch.interruption.check()  # as above; no part is saved, which may be in the middle of a step
+                    raise died from error
                 self._conclude(row)
 
     def _epoch(self, bar: tqdm[NoReturn]) -> Row:

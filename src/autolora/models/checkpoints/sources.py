@@ -14,7 +14,7 @@ import timm
 
 from autolora.errors import InputError
 from autolora.models.bundle_config import read_config
-from autolora.models.checkpoints import load_checkpoint
+from autolora.models.checkpoints import Checkpoint, load_checkpoint, load_inner
 from autolora.models.checkpoints.architectures import architecture_by_shapes, fits_architecture
 from autolora.models.checkpoints.names import stem_size
 from autolora.models.checkpoints.salman import COLLECTION, REPOSITORY, file_of, is_salman
@@ -115,19 +115,16 @@ def _is_file(name: str) -> bool:
 def _architecture_in(file: str, _: int, weights_format: str) -> str:
     """Find the architecture in a checkpoint, once for each version of the file: what it records, else by its shapes."""
     checkpoint = load_checkpoint(file, weights_format)
-    recorded = checkpoint.architecture
-    if (
-        recorded is not None
-        and timm.is_model(recorded)
-        and fits_architecture(recorded, checkpoint.state, checkpoint.arguments)
-    ):
-        return recorded
-    name = architecture_by_shapes(checkpoint.state)
+    name = _told(checkpoint)
+    if name is None and (inner := load_inner(file, weights_format, lambda found: _told(found) is not None)) is not None:
+        checkpoint, name = inner.checkpoint, _told(inner.checkpoint)
     if name is None:
         raise InputError(
             f"{file} is a file of weights, which does not say what they are weights of; name the architecture "
             f"(`autolora models`) as the model, and give the file with --weights {file}"
         )
+    if name == checkpoint.architecture:
+        return name
     four_stages = "layer4.0.conv1.weight" in checkpoint.state
     if four_stages and stem_size(checkpoint.state) == CIFAR_STEM and checkpoint.stem_padding is None:
         raise InputError(
@@ -136,3 +133,15 @@ def _architecture_in(file: str, _: int, weights_format: str) -> str:
             "--weights-format solo-learn for the second"
         )
     return name
+
+
+def _told(checkpoint: Checkpoint) -> str | None:
+    """Return the architecture that a checkpoint records, if its weights fit it, else the one that its shapes tell."""
+    recorded = checkpoint.architecture
+    if (
+        recorded is not None
+        and timm.is_model(recorded)
+        and fits_architecture(recorded, checkpoint.state, checkpoint.arguments)
+    ):
+        return recorded
+    return architecture_by_shapes(checkpoint.state)
