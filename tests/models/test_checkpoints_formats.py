@@ -543,7 +543,9 @@ def test_timms_own_files(tmp_path: Path) -> None:
     same_logits(loaded(moved), lambda x: net(normalized(x, values)))
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:-5], lambda text: "", lambda text: "[" * 100_000], ids=str)
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-5], lambda text: "", lambda text: "[" * 100_000], ids=["cut", "empty", "deep"]
+)
 def test_a_damaged_description_beside_weights_is_not_taken_for_none(tmp_path: Path, damage: Any) -> None:
     """Images would be normalised otherwise than the weights expect, and nothing would tell."""
     save_for_hf(timm.create_model("tiny_resnet_cifar"), str(tmp_path), safe_serialization=True)
