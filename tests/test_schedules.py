@@ -235,7 +235,7 @@ def test_every_schedule_starts_at_the_rate_it_is_given(name: str) -> None:
     ("build", "message"),
     [
         (lambda: build_schedule("cosin", 0.1, 3), "did you mean 'cosine'"),
-        (lambda: build_schedule("auto", 0.1, 3, {"checkpoint": 3}), "did you mean 'checkpoints'"),
+        (lambda: build_schedule("auto", 0.1, 3, {"checkpoint": 3}), "did you mean checkpoints"),
         (lambda: build_schedule("constant", 0.1, 3, {"gamma": 3}), "it has none"),
         (lambda: AutoLR(lr=0.0), "not a positive number"),
         (lambda: AutoLR(lr=float("nan")), "not a positive number"),

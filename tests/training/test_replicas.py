@@ -78,6 +78,7 @@ def train(folder: Path, model: RobustModel, method: Method, accumulate: int = 1)
 
 def test_each_run_has_its_own_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """accelerate keeps those of the first one in a process. The GPU is only pretended, and nothing computes on it."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before this one
     assert accelerator_for(CPU, "fp32").device.type == "cpu"
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: True)

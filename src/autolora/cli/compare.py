@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from autolora.cli.config_files import runs_given
 from autolora.cli.options import add_common
-from autolora.errors import InputError
+from autolora.cli.out_files import checked_out
 
 NAME = "compare"
 HELP = "finished runs side by side, with tests of their differences"
@@ -44,28 +44,18 @@ def execute(options: Namespace) -> None:
     from autolora.experiments.comparison import compare
     from autolora.experiments.result import write_atomically
 
-    if options.out is not None:
-        _check_out(Path(options.out), list(FORMATS))
-    comparison = compare(options.runs, options.metric)
-    if options.out is not None:
-        out = Path(options.out)
+    out = None if options.out is None else checked_out(options.out, list(FORMATS), "a comparison")
+    runs = runs_given(options)
+    comparison = compare(runs, options.metric)
+    if out is not None:
         write_atomically(out, FORMATS[out.suffix.lower()](comparison))
     if options.json:
         print(as_json(comparison), end="")
     elif not options.quiet:
         print(f"\n{as_text(comparison)}")
-        print_next(["autolora", "report", *options.runs], "the same as one page, with curves and images")
+        print_next(["autolora", "report", *runs], "the same as one page, with curves and images")
 
 
 def resume_hint(options: Namespace) -> str:
     """Say how to go on after an interruption: there is nothing to continue."""
     return ""
-
-
-def _check_out(out: Path, suffixes: list[str]) -> None:
-    """Refuse a file that cannot be written, before anything is read."""
-    if out.suffix.lower() not in suffixes:
-        given = repr(out.suffix) if out.suffix else "no suffix"
-        raise InputError(f"--out {out} has {given}; a comparison is written as {', '.join(suffixes)}")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file")

@@ -144,7 +144,7 @@ def _plain(text: str, argv: list[str]) -> str:
         if jargon in text:
             reason = text.split(jargon, 1)[1].strip().replace(' in "<unicode string>"', "")[:200] or "it is empty"
             return f"option --config: {config_file(argv)} does not hold options as YAML, KEY: VALUE ({reason})"
-    if "object is not iterable" in text:
+    if "object is not iterable" in text or "object does not support item assignment" in text:
         return f"option --config: {config_file(argv)} gives one value to an option that takes a list"
     return text.replace("argument --", "option --").replace("Validation failed: ", "")
 

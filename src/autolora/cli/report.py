@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from autolora.cli.config_files import runs_given
 from autolora.cli.options import add_common, bars
 
 NAME = "report"
@@ -51,7 +52,7 @@ def execute(options: Namespace) -> None:
     from autolora.report.writing import write_report
 
     out = write_report(
-        options.runs,
+        runs_given(options),
         options.out,
         data=options.data,
         gallery=not options.no_gallery,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from autolora.cli.config_files import runs_given
 from autolora.cli.options import add_common, bars
 from autolora.errors import InputError
 
@@ -60,7 +61,7 @@ def execute(options: Namespace) -> None:
 
     device = resolve_device(options.device)
     with _listening(options.port) as listener:
-        playground = open_playground(options.runs, data=options.data, device=device, progress=bars(options))
+        playground = open_playground(runs_given(options), data=options.data, device=device, progress=bars(options))
         config = uvicorn.Config(application(playground), log_level="error", access_log=False, server_header=False)
         print(f"serving http://{HOST}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
         uvicorn.Server(config).run(sockets=[listener])

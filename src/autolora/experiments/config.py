@@ -15,6 +15,7 @@ import yaml
 
 from autolora.errors import InputError
 from autolora.experiments.kinds import check_kinds
+from autolora.paths import expanded
 
 Compile = Literal["auto", "off", "attack", "on"]
 
@@ -142,14 +143,14 @@ class RunConfig:
             raise InputError(f"checkpoint-minutes={self.checkpoint_minutes}: give minutes, 0 or more, such as 15")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum} is outside [0, 1); the paper takes 0.9")
-        if self.weight_decay < 0:
-            raise InputError(f"weight-decay={self.weight_decay} is negative; the paper takes 1e-4")
+        if not 0 <= self.weight_decay <= 1e30:
+            raise InputError(f"weight-decay={self.weight_decay} is out of range; the paper takes 1e-4")
 
     @property
     def folder(self) -> Path:
         """Return the run folder: the one asked for, or ``runs/DATA-METHOD``."""
         if self.out is not None:
-            return Path(self.out)
+            return expanded(self.out)
         named = re.match(r"(?:hf|wds|torchvision):([^,{]*)", self.data)  # hf:A/B,label=..., wds:A-{0..9}.tar
         name = Path(named[1].rstrip("-") if named else self.data).name.split(".")[0] or "data"
         return Path("runs") / f"{name}-{self.method}"

@@ -10,6 +10,7 @@ from typing import Literal
 from autolora.errors import InputError
 from autolora.experiments.config import check_seed, option
 from autolora.experiments.kinds import check_kinds
+from autolora.paths import expanded
 
 Split = Literal["train", "val", "test"]
 Engine = Literal["own", "reference"]
@@ -88,8 +89,8 @@ class EvaluationConfig:
     def folder(self) -> Path:
         """Return where the evaluation goes."""
         if self.out is not None:
-            return Path(self.out)
-        model = Path(self.model)
+            return expanded(self.out)
+        model = expanded(self.model)
         # the reference's one level deeper, where `compare` does not take it for another score of the same attack
         engine = () if self.engine == "own" else (self.engine,)
         attacks = Path(*engine, "-".join(self.attacks))

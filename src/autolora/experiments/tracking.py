@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
 
 from accelerate import Accelerator
 
@@ -56,30 +55,28 @@ def tracked(accelerator: Accelerator, config: RunConfig) -> Iterator[Track]:
 
     Raises:
         InputError: If a tracker is asked for whose package is not there.
-        RunError: If one that is asked for cannot start.
+        RunError: After the first epoch, which is kept, if one that is asked for cannot start.
     """
     name = tracker(config)
-    logs = config.folder / FOLDER
-    new = not logs.exists()
-    if name is not None:
-        accelerator.log_with = [name]
-        accelerator.project_configuration.logging_dir = str(logs)
-        _start(accelerator, config, name)
+    if name is None:
+        yield lambda row: None
+        return
+    accelerator.log_with = [name]
+    accelerator.project_configuration.logging_dir = str(config.folder / FOLDER)
+    begun = False
 
     def track(row: Mapping[str, float]) -> None:
+        nonlocal begun
+        if not begun:  # only now: a run that is refused leaves nothing behind
+            begun = True
+            _start(accelerator, config, name)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=int(row["epoch"]))
 
-    refused = False
     try:
         yield track
-    except InputError:
-        refused = True
-        raise
     finally:
         for opened in accelerator.trackers:  # Accelerator.end_training would take the process group down as well
             opened.finish()
-        if refused and new and accelerator.is_main_process:  # a run that is refused leaves nothing behind
-            rmtree(logs, ignore_errors=True)
 
 
 def _start(accelerator: Accelerator, config: RunConfig, name: str) -> None:

@@ -23,6 +23,7 @@ from autolora.models.creation import CONFIG, TimmModel, create
 from autolora.models.hub import fetch
 from autolora.models.robust import RobustModel
 from autolora.models.upsampling import Upsampling, upsampling_of
+from autolora.paths import expanded
 
 UPSAMPLING = "upsampling"  # key in config.json
 RECORD = "autolora"  # key of the circumstances in config.json
@@ -81,7 +82,7 @@ def load_bundle(folder: str | Path) -> RobustModel:
     Raises:
         InputError: If there is none, or its files are not what was exported.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     path = folder if (folder / CONFIG).is_file() else folder / "model"
     if not (path / CONFIG).is_file():
         raise InputError(f"{folder}: no model in it; give a run folder that is finished, or its model/ folder")

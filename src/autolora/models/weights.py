@@ -38,13 +38,19 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, ad
         advice: What to do if they do not fit.
 
     Raises:
-        InputError: If names are missing or unexpected, or shapes differ; the message lists them.
+        InputError: If names are missing or unexpected, or shapes differ; the message lists them. If a value is no
+            number, which would only be noticed when the loss is none either.
     """
     own = model.state_dict()
     found = {what: names for what, names in misfits(own, state).items() if names}
     if found:
         listed = "; ".join(f"{what}: {_listing(names)}" for what, names in found.items())
         raise InputError(f"weights {source} do not fit the model {type(model).__name__}: {listed}. {advice}")
+    if bad := [name for name, value in state.items() if value.is_floating_point() and value.isnan().any()]:
+        raise InputError(
+            f"weights {source} hold values that are no numbers (NaN), in {_listing(bad)}: their training went wrong; "
+            "give a checkpoint of before that"
+        )
     model.load_state_dict({**own, **state})
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from autolora.errors import InputError
 from autolora.experiments.result import write_atomically
+from autolora.paths import expanded
 from autolora.report.collected import collect
 from autolora.report.examination import examine
 from autolora.report.page import render
@@ -47,7 +48,7 @@ def write_report(
     """
     where = resolve_device(device)
     runs = collect(folders)
-    file = Path(out) if out is not None else runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT)
+    file = expanded(out) if out is not None else runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT)
     _check(file)
     examination = examine(runs, data=data, gallery=gallery, device=where, progress=progress, sampled=sampled)
     write_atomically(file, render(runs, examination, _command(folders, out, data, gallery)))

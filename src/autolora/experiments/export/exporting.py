@@ -21,6 +21,7 @@ from autolora.experiments.export.robustbench_files import lacks, write_robustben
 from autolora.experiments.export.timm_folder import write_timm
 from autolora.experiments.progress import steps
 from autolora.experiments.result import write_atomically
+from autolora.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def export(
         product = find_product(source)
         if format == "peft":
             adapter_folder(product)
-        folder = Path(out) if out is not None else Path("exports") / f"{product.name}-{format}"
+        folder = expanded(out) if out is not None else Path("exports") / f"{product.name}-{format}"
         _check_folder(folder)
         if push_to_hub is not None:
             check_upload(push_to_hub)

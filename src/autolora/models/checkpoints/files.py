@@ -28,6 +28,7 @@ OTHER_FILES = {
     b"version https://git-lfs": "a pointer of Git LFS in place of the file",
     b"<": "a web page",
 }
+TEXT = frozenset((*range(0x20, 0x7F), *b"\t\n\r"))  # of what people write; pickles of protocol 0 too
 TAR_PLACE, TAR = slice(257, 262), b"ustar"
 
 
@@ -47,7 +48,12 @@ def read_file(path: Path) -> Any:
             return _safetensors(path)
         if what := _other_file(head):
             raise Damaged(f"it is {what}")
-        return read_pickles(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            return read_pickles(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except Damaged:
+            if not TEXT.issuperset(head):
+                raise
+            raise Damaged("it is a text, which holds no weights") from None
 
 
 def tensors_in(content: Any) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ of Salman et al., or a checkpoint file that leaves no doubt about its architectu
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +36,8 @@ PACKAGED = "packaged"  # as a model: the shipped architecture with its weights
 PACKAGED_ARCHITECTURE = "resnet20w24_cifar"
 PACKAGED_WEIGHTS = "resnet20w24_cifar10_linf.safetensors"
 CIFAR_STEM = 3  # side of its kernel
+SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".th", ".bin", ".pkl", ".safetensors")  # of files of weights
+ORG_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def resolve_weights(name: str, weights: str) -> str:
@@ -48,13 +51,17 @@ def weights_file(weights: str) -> Path:
     """Return the file that holds the weights: a run stands for the model in it, a name of a collection for a download.
 
     Raises:
-        InputError: If it has to be fetched and cannot.
+        InputError: If it has to be fetched and cannot, or is a folder without a finished run.
     """
     if weights == PACKAGED:
         return packaged_weights()
     if is_salman(weights):
         return fetch(REPOSITORY, file_of(weights))
     shipped = Path(weights) / "model" / "model.safetensors"
+    if not shipped.is_file() and Path(weights).is_dir():
+        raise InputError(
+            f"weights {weights}: a folder without a finished run in it; give a run folder, or a file of weights"
+        )
     return shipped if shipped.is_file() else Path(weights)
 
 
@@ -104,6 +111,11 @@ def architecture_of(name: str, weights_format: str) -> str:
             return f"local-dir:{folder}"
     if Path(name).is_dir() and not timm.is_model(name):
         raise InputError(f"model {name!r}: no model in this folder; give a run folder that is finished, or its model/")
+    if ":" not in name and (name.startswith((".", "~")) or "/" in name or name.lower().endswith(SUFFIXES)):
+        hub = f", or hf-hub:{name} for that of the Hugging Face hub" if ORG_NAME.fullmatch(name) else ""
+        raise InputError(
+            f"model {name!r}: no such run folder or file; look how it is written and where this was started{hub}"
+        )
     return name
 
 
