@@ -119,5 +119,5 @@ def test_an_unknown_option_is_told(data: str) -> None:
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"hf:org/name needs the package datasets; install autolora\[hf\]"):
+    with pytest.raises(InputError, match=r"hf:org/name needs the package datasets; install it: pip install '\.\[hf\]'"):
         load("org/name")
