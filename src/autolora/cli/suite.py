@@ -118,7 +118,7 @@ def _table(options: Namespace) -> None:
     for item in plans:
         table, sheet = _sheet(item, options)
         if out is not None:
-            _write(out, as_svg(table) if out.suffix == ".svg" else FORMATS[SUFFIXES[out.suffix]](sheet))
+            _write(out, as_svg(table) if out.suffix.lower() == ".svg" else FORMATS[SUFFIXES[out.suffix.lower()]](sheet))
         if not options.quiet:
             print(FORMATS[kind](sheet))
 
@@ -153,7 +153,7 @@ def _leaderboard(options: Namespace) -> None:
     out = out_file(options, formats)
     entries = leaderboard(Path(options.runs), options.sort)
     if out is not None:
-        _write(out, formats[out.suffix](entries))
+        _write(out, formats[out.suffix.lower()](entries))
     if not options.quiet:
         print(as_json(entries) if options.json or options.format == "json" else aligned(rows(entries)))
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from autolora.cli.out_files import refuse_own
+from autolora.cli.out_files import checked_out
 from autolora.errors import InputError
 from autolora.experiments.config import suggestion
-from autolora.paths import expanded
 
 EPILOG = """examples:
   autolora suite list
@@ -143,16 +142,7 @@ def out_file(options: Namespace, suffixes: Any) -> Path | None:
     Raises:
         InputError: If its suffix stands for nothing, or it is a folder, or a file of a run.
     """
-    if options.out is None:
-        return None
-    out = expanded(options.out)
-    if out.suffix not in suffixes:
-        given = repr(out.suffix) if out.suffix else "no suffix"
-        raise InputError(f"--out {out} has {given}; it is written as {', '.join(sorted(suffixes))}")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file")
-    refuse_own(out)
-    return out
+    return None if options.out is None else checked_out(options.out, sorted(suffixes), "it")
 
 
 def seeds(text: str | None) -> list[int] | None:
