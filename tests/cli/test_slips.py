@@ -59,6 +59,7 @@ def test_what_is_no_option_is_named_without_dashes(command: str, line: str, caps
     [
         ("", {"warmup": 2}),
         ("--schedule-options.minimum 0.01", {"warmup": 2, "minimum": 0.01}),
+        ("--schedule-options.warmup 0", {"warmup": 0}),
         ("--schedule multistep", None),
         ("--schedule auto", None),
         ("--schedule constant", None),
@@ -73,6 +74,11 @@ def test_the_warm_up_belongs_to_the_schedule_that_has_one(
     monkeypatch.setattr("autolora.cli.summary.print_result", lambda *_: None)
     assert run(["pretrain", "digits", *options.split()]) == 0
     assert configs[0].schedule_options == expected
+
+
+def test_a_warm_up_that_another_schedule_lacks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = said(capsys, "pretrain digits --schedule multistep --schedule-options.warmup 2")
+    assert "schedule multistep has no option 'warmup'; it has milestones, gamma" in line
 
 
 # names of what is not there

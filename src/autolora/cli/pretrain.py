@@ -27,18 +27,19 @@ DEFAULTS: dict[str, Any] = {
     "method": "at",
     "attack": "one-step",
     "schedule": "cosine",
-    "schedule_options": {"warmup": 2},
     "lr": 0.1,
     "weight_decay": 2e-4,  # small networks underfit under attack; the usual 5e-4 holds them back further
     "epochs": 30,
 }
+OF_ITS_SCHEDULE = {"warmup": 2}  # no default of the parser's: a default could not be told from what was asked for
 
 
 def parser(formatter: Any) -> ArgumentParser:
     """Return the parser of this command."""
     return config_parser(
         formatter,
-        description="Train a backbone adversarially from random weights on DATA.",
+        description="Train a backbone adversarially from random weights on DATA. Its schedule, cosine, begins with two "
+        "epochs of warm-up where --schedule-options.warmup gives no other number.",
         epilog=EPILOG,
         defaults=DEFAULTS,
     )
@@ -65,10 +66,8 @@ def resume_hint(options: Namespace) -> str:
 
 
 def suited(options: Namespace) -> Namespace:
-    """Leave the default options of the default schedule out where another schedule is asked for, which lacks them."""
-    given = options.schedule_options
-    if options.schedule == DEFAULTS["schedule"] or not given:
+    """Add the warm-up of this command's own schedule, if that is the schedule; none of another's options is touched."""
+    if options.schedule != DEFAULTS["schedule"]:
         return options
-    default = DEFAULTS["schedule_options"].items()
-    left = {name: value for name, value in given.items() if (name, value) not in default}
-    return Namespace({**options, "schedule_options": left or None})  # type: ignore[no-untyped-call]
+    given = OF_ITS_SCHEDULE | (options.schedule_options or {})
+    return Namespace({**options, "schedule_options": given})  # type: ignore[no-untyped-call]
