@@ -24,7 +24,7 @@ import atheris
 import numpy as np
 import torch
 
-with atheris.instrument_imports(include=["autolora.models.checkpoints"]):
+with atheris.instrument_imports(include=["autolora.models.checkpoints", "autolora.pickles"]):
     from autolora.models.checkpoints import files, torch_files
 
 FORBIDDEN = ("open", "os.system", "subprocess.Popen", "os.exec", "socket.connect", "import")  # events of Python's audit

@@ -30,12 +30,11 @@ from autolora.errors import InputError
 from autolora.models.checkpoints import load_checkpoint
 from autolora.models.checkpoints.contents import read_contents
 from autolora.models.checkpoints.files import read_file, tensors_in
-from autolora.models.checkpoints.machine import read_pickle
-from autolora.models.checkpoints.pickles import Damaged, Record, Refused
 from autolora.models.checkpoints.sources import architecture_of
 from autolora.models.checkpoints.tensors import STORAGES, StoredTensor
 from autolora.models.checkpoints.vocabulary import vocabulary
 from autolora.models.weights import load_strictly
+from autolora.pickles import Damaged, Record, Refused, read_pickle
 
 FORMS = ("zip", "legacy", "pickle")
 WEIGHTS = {"conv1.weight": torch.arange(54.0).view(2, 3, 3, 3), "fc.bias": torch.tensor([1.0, -1.0])}

@@ -11,9 +11,10 @@ import numpy as np
 
 from autolora.data.layout import Tree
 from autolora.data.official import Contents, Package
-from autolora.data.pickled import Refused, bytes_array, read_pickle
+from autolora.data.pickled import bytes_array, read_data
 from autolora.data.sets.arrays import ByClass, Pixels, by_class, check_distinct, check_names, checked_labels, joined
 from autolora.errors import InputError
+from autolora.pickles import Damaged, Refused
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -171,13 +172,13 @@ def dictionary(contents: Contents, file: str) -> dict[str, Any]:
         InputError: there is none, or the pickle asks for more than data.
     """
     try:
-        content = read_pickle(contents.read(file))
+        content = read_data(contents.read(file))
     except Refused as refused:
         raise InputError(
             f"{contents.where}: {file} is refused, since unpickling it could run code ({refused}); "
             f"get the original from {SITE}cifar.html"
         ) from None
-    except ValueError as error:
+    except Damaged as error:
         raise InputError(f"{contents.where}: {file} cannot be read ({error}); download it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{contents.where}: {file} holds no dictionary; download it again")

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from autolora.errors import InputError
 from autolora.models.checkpoints.names import shown
-from autolora.models.checkpoints.pickles import Damaged, Refused
 from autolora.models.checkpoints.tensors import Array, StoredTensor
 from autolora.models.checkpoints.torch_files import read_pickles, read_zip
+from autolora.pickles import Damaged, Refused
 
-__all__ = ["read_file", "reporting", "tensors_in"]
+__all__ = ["DamagedSafetensors", "read_file", "reporting", "tensors_in"]
 
 OTHER_FILES = {
     b"\x89HDF": "an HDF5 file",
@@ -30,6 +30,10 @@ OTHER_FILES = {
 }
 TEXT = frozenset((*range(0x20, 0x7F), *b"\t\n\r"))  # of what people write; pickles of protocol 0 too
 TAR_PLACE, TAR = slice(257, 262), b"ustar"
+
+
+class DamagedSafetensors(Damaged):
+    """A file that begins as safetensors do, and does not go on so."""
 
 
 def read_file(path: Path) -> Any:
@@ -86,7 +90,8 @@ def reporting(path: Path) -> Iterator[None]:
             "dict alone (torch.save(model.state_dict(), ...) or safetensors) and give that file"
         ) from None
     except (Damaged, OSError) as error:
-        what = error.what if isinstance(error, Damaged) else "file"
+        what = "file" if isinstance(error, OSError) else "checkpoint"
+        what = "safetensors file" if isinstance(error, DamagedSafetensors) else what
         reason = shown(" ".join(str(error).split()))
         raise InputError(f"weights {path}: not a readable {what} ({reason}); fetch it again") from None
 
@@ -112,4 +117,4 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise Damaged(str(error), "safetensors file") from None
+        raise DamagedSafetensors(str(error)) from None

@@ -19,7 +19,7 @@ from torch import Tensor
 from autolora.models.checkpoints.contents import IMAGENET, Checkpoint, Contents, Format, Misfit, Normalization
 from autolora.models.checkpoints.dual_norm import adversarial_branch
 from autolora.models.checkpoints.names import below, normalizer, stem_size
-from autolora.models.checkpoints.pickles import Record
+from autolora.pickles import Record
 
 __all__ = ["DEACL", "SOLO_LEARN"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autolora.models.checkpoints.pickles import Damaged
+from autolora.pickles import Damaged
 
 __all__ = ["STORAGES", "Array", "ArrayType", "Storage", "StoredTensor", "bytes_of", "scalar"]
 

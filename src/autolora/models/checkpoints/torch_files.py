@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
-from autolora.models.checkpoints.machine import read_pickle
-from autolora.models.checkpoints.pickles import Damaged, Name, Refused, Vocabulary
 from autolora.models.checkpoints.tensors import Storage, bytes_of
 from autolora.models.checkpoints.vocabulary import STORAGE_TYPES, vocabulary
+from autolora.pickles import Damaged, Name, Refused, Vocabulary, read_pickle
 
 __all__ = ["read_pickles", "read_zip"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from autolora.models.checkpoints.pickles import Damaged, Name, Record, Refused, Vocabulary
 from autolora.models.checkpoints.tensors import STORAGES, Array, ArrayType, Storage, StoredTensor, bytes_of, scalar
+from autolora.pickles import Damaged, Name, Record, Refused, Vocabulary
 
 __all__ = ["STORAGE_TYPES", "vocabulary"]
 

@@ -11,8 +11,8 @@ import timm
 from autolora.models.checkpoints.contents import IMAGENET, RAW, Checkpoint, Contents, Format, Misfit, Normalization
 from autolora.models.checkpoints.layouts import layout_of
 from autolora.models.checkpoints.names import below, normalizer, shortcut_stem_padding, stem_size, torchvision_names
-from autolora.models.checkpoints.pickles import Record
 from autolora.models.creation import architectural
+from autolora.pickles import Record
 
 __all__ = ["CIFAR_RESNET", "PLAIN", "ROBUSTBENCH", "TIMM", "TORCHVISION"]
 

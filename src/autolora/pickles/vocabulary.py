@@ -1,10 +1,4 @@
-"""Read a pickle as data: nothing that it names is imported, and nothing in it is called.
-
-A pickle is a program for a small stack machine. Python's own machine imports the names that the program holds and calls
-them with arguments of its choice, which is how a file of weights can run code. The machine here lacks that one ability:
-a name stays a word (:class:`Name`), a call is looked up in a vocabulary of functions of ours, and whatever is not in it
-is refused by its name.
-"""
+"""What a pickle may name, and what stands in its place."""
 
 from __future__ import annotations
 
@@ -20,16 +14,7 @@ class Refused(Exception):
 
 
 class Damaged(Exception):
-    """The bytes of a file do not make sense; the message says where.
-
-    Args:
-        reason: The message.
-        what: What the file should be.
-    """
-
-    def __init__(self, reason: str, what: str = "checkpoint") -> None:
-        super().__init__(reason)
-        self.what = what
+    """The bytes of a file do not make sense; the message says where."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The stack machine that runs a pickle without its one dangerous ability; see :mod:`.pickles`.
+"""The stack machine that runs a pickle without its one dangerous ability; see :mod:`autolora.pickles`.
 
 The instructions are told apart by :mod:`pickletools`, which parses and does not execute. What each of them does is in
 its documentation, ``python -m pickletools --help`` and ``pickletools.opcodes``.
@@ -10,7 +10,7 @@ import pickletools
 from collections.abc import Callable
 from typing import IO, Any
 
-from autolora.models.checkpoints.pickles import Damaged, Name, Record, Refused, Vocabulary
+from autolora.pickles.vocabulary import Damaged, Name, Record, Refused, Vocabulary
 
 __all__ = ["Persistent", "read_pickle"]
 
@@ -39,7 +39,7 @@ def read_pickle(stream: IO[bytes], vocabulary: Vocabulary, persistent: Persisten
         for instruction, argument, _ in pickletools.genops(stream):
             machine.step(instruction.name, argument)
         return machine.stack.pop()
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
         # a program of random bytes can put any value before any instruction
         raise Damaged(f"no sound pickle: {error or type(error).__name__}") from None
 
