@@ -20,7 +20,7 @@ from autolora.experiments.config import config_from
 from autolora.experiments.run import run
 from autolora.methods.vanilla_rft import VanillaRFT
 from autolora.threat import ThreatModel
-from autolora.training.loop import Optimization
+from autolora.training import Optimization
 
 UNLIKE_THE_DEFAULTS = {
     **{"method": "vanilla-rft", "method_options": {"beta": 2.5, "start": "natural"}},

@@ -6,51 +6,24 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 
-import torch
 from accelerate import Accelerator
-from torch import nn
 
 from autolora.attacks import PGD
 from autolora.methods import Method
 from autolora.models import RobustModel
-from autolora.models.folding import Folding
 from autolora.schedules import Schedule
+from autolora.training.assembly import Loaders, Optimization, assemble
 from autolora.training.checkpoint import Checkpoints, TrainingState
-from autolora.training.draws import Draws
-from autolora.training.epoch import Epoch, Loader
-from autolora.training.forms import Compile, forms_for
-from autolora.training.interruption import Interruption
+from autolora.training.epoch import Loader
+from autolora.training.forms import Compile
 from autolora.training.method_state import unkept
 from autolora.training.precision import Autocast
 from autolora.training.replicas import synchronised
 from autolora.training.session import Probe, Session
-from autolora.training.sharding import held
 from autolora.training.snapshot import Anywhere, Circumstances, Snapshots
-from autolora.training.step import Step
-from autolora.training.update import Update
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """Stochastic gradient descent as in the papers; the schedule gives the learning rate.
-
-    Args:
-        momentum: Momentum in [0, 1).
-        weight_decay: Applied to every trained tensor: the papers make no parameter groups.
-        reset_momentum: Forget the momentum when the schedule goes back to the best weights; the release keeps it.
-    """
-
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    reset_momentum: bool = False
-
-    def optimizer(self, trained: list[nn.Parameter], lr: float) -> torch.optim.SGD:
-        """Make the optimizer of these tensors."""
-        return torch.optim.SGD(trained, lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 def fit(
@@ -120,31 +93,24 @@ def fit(
     """
     method.prepare(model)
     learner = deepcopy(model) if shard else model  # what is divided cannot be put together in place
-    learner.to(accelerator.device)
-    processes, device = accelerator.num_processes, accelerator.device
-    forms = forms_for(learner, compile, device, (train.batch_size or 0) // processes, processes=processes)
-    folding = Folding(learner.backbone, in_place=forms.captured is not None, apart=shard)
-    step, shards = held(Step(learner, method), accelerator, shard)
-    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimization = optimization or Optimization()
-    optimizer = optimization.optimizer(trained, schedule.lr)
-    prepared = accelerator.prepare(optimizer)
-    interruption = Interruption(alone=accelerator.num_processes == 1)
-    epoch = Epoch(
+    assembly = assemble(
         learner,
         method,
-        Update(learner, method, step, prepared, accelerator, autocast, folding, shards, accumulate, forms),
-        Draws(train, accelerator),
-        Draws(val, accelerator, once=True),
-        None if clean is None else Draws(clean, accelerator, once=True),
-        val_attack,
+        Loaders(train, val, clean),
+        schedule.lr,
         accelerator,
-        autocast,
-        interruption,
-        names,
+        val_attack=val_attack,
+        optimization=optimization,
+        autocast=autocast,
+        names=names,
+        accumulate=accumulate,
+        compile=compile,
+        shard=shard,
     )
+    epoch = assembly.epoch
     snapshots = Snapshots(
-        learner, method, schedule, optimizer, epoch, accelerator, checkpoints, circumstances or Anywhere()
+        learner, method, schedule, assembly.optimizer, epoch, accelerator, checkpoints, circumstances or Anywhere()
     )
     if left_out := unkept(method):
         logger.warning(
@@ -152,9 +118,10 @@ def fit(
             "a run that is resumed may not be the same"
         )
     state = (snapshots.restore() if resume else None) or TrainingState()
-    forms.begin((epochs - state.epoch) * len(epoch.train), epoch.update.parts)
+    assembly.forms.begin((epochs - state.epoch) * len(epoch.train), epoch.update.parts)
     session = Session(epoch, snapshots, state, checkpoint_minutes * 60, optimization.reset_momentum, probe, on_epoch)
-    with synchronised(learner.backbone, sync_norms and processes > 1 and device.type == "cuda"):
+    several, device = accelerator.num_processes > 1, accelerator.device
+    with synchronised(learner.backbone, sync_norms and several and device.type == "cuda"):
         session.run(epochs, progress)
     model.to(device).load_state_dict(checkpoints.load_best())
     method.finalize(model)

@@ -9,17 +9,13 @@ import torch
 from autolora.experiments.assessment import evaluation_attack
 from autolora.experiments.batches import clean_batches, training_batches, validation_batches
 from autolora.experiments.ingredients import Ingredients
-from autolora.models.folding import Folding
-from autolora.training import Checkpoints, Optimization, Step
-from autolora.training.draws import Draws
+from autolora.training import Checkpoints, Optimization
+from autolora.training.assembly import Loaders, assemble
 from autolora.training.epoch import Epoch
-from autolora.training.forms import Forms, forms_for
-from autolora.training.interruption import Interruption
+from autolora.training.forms import Forms
 from autolora.training.precision import autocast_for
 from autolora.training.replicas import accelerator_for
-from autolora.training.sharding import Shards
 from autolora.training.snapshot import Anywhere, Snapshots
-from autolora.training.update import Update
 
 
 @dataclass(frozen=True)
@@ -65,32 +61,26 @@ def set_up(parts: Ingredients) -> Stage:
         parts: What the run consists of, its batch size resolved.
     """
     model, method, config, device = parts.model, parts.method, parts.config, parts.device
-    epochs, batch = config.epochs, config.batch_size
-    assert epochs is not None and isinstance(batch, int)
+    assert config.epochs is not None
     if device.type == "cpu" or parts.precision != "fp32":
         model.to(memory_format=torch.channels_last)
-    accelerator, autocast = accelerator_for(device, parts.precision), autocast_for(parts.precision, device)
-    splits, seen = parts.splits.on(device), model.architecture.network_size[-1]
     method.prepare(model)
-    model.to(device)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimization = Optimization(config.momentum, config.weight_decay, config.reset_momentum)
-    optimizer = optimization.optimizer(trained, parts.schedule.lr)
-    step, prepared = accelerator.prepare(Step(model, method), optimizer)
-    train = Draws(training_batches(splits.train, config, device), accelerator)
-    forms = forms_for(model, config.compile, device, batch)
-    forms.begin(epochs * len(train), config.accumulate)
-    folding = Folding(model.backbone, in_place=forms.captured is not None)
-    epoch = Epoch(
+    splits, seen = parts.splits.on(device), model.architecture.network_size[-1]
+    assembly = assemble(
         model,
         method,
-        Update(model, method, step, prepared, accelerator, autocast, folding, Shards(model), config.accumulate, forms),
-        train,
-        Draws(validation_batches(splits.val, seen, config, device), accelerator, once=True),
-        Draws(clean_batches(splits.train, config), accelerator, once=True),
-        evaluation_attack(parts.threat),
-        accelerator,
-        autocast,
-        Interruption(alone=True),
+        Loaders(
+            training_batches(splits.train, config, device),
+            validation_batches(splits.val, seen, config, device),
+            clean_batches(splits.train, config),
+        ),
+        parts.schedule.lr,
+        accelerator_for(device, parts.precision),
+        val_attack=evaluation_attack(parts.threat),
+        optimization=Optimization(config.momentum, config.weight_decay, config.reset_momentum),
+        autocast=autocast_for(parts.precision, device),
+        accumulate=config.accumulate,
+        compile=config.compile,
     )
-    return Stage(parts, epoch, optimizer, forms)
+    assembly.forms.begin(config.epochs * len(assembly.epoch.train), config.accumulate)
+    return Stage(parts, assembly.epoch, assembly.optimizer, assembly.forms)
