@@ -27,7 +27,7 @@ from autolora.models.folding import Folding
 from autolora.models.robust import Architecture, Normalize
 from autolora.schedules import Constant
 from autolora.threat import ThreatModel
-from autolora.training import Checkpoints, Optimization, Step, fit, loop
+from autolora.training import Checkpoints, Optimization, Step, assembly, fit
 from autolora.training.forms import Compile, Forms, forms_for
 from autolora.training.sharding import Shards
 from autolora.training.trial import Trial
@@ -176,14 +176,14 @@ def test_a_resumed_run_takes_the_form_that_was_chosen(tmp_path: Path, monkeypatc
         seen.append(forms)
         return forms
 
-    monkeypatch.setattr(loop, "forms_for", partial(noted, chosen=True))
+    monkeypatch.setattr(assembly, "forms_for", partial(noted, chosen=True))
     torch.manual_seed(3)
     train(tmp_path, small(), 1, "auto")
     assert seen[0].attack.left == 0 and seen[0].loss.left == 0, "an epoch of three batches was left, and is over"
-    monkeypatch.setattr(loop, "forms_for", partial(noted, chosen=None))
+    monkeypatch.setattr(assembly, "forms_for", partial(noted, chosen=None))
     train(tmp_path, small(), 2, "auto", resume=True)
     assert seen[1].chosen() == {"attack": True, "loss": True}
-    monkeypatch.setattr(loop, "forms_for", partial(noted, chosen=False))  # --compile off
+    monkeypatch.setattr(assembly, "forms_for", partial(noted, chosen=False))  # --compile off
     train(tmp_path, small(), 3, "off", resume=True)
     assert seen[2].chosen() == {"attack": False, "loss": False}
 
@@ -193,7 +193,7 @@ def test_a_compiled_run_that_is_resumed_is_the_uninterrupted_one(
 ) -> None:
     backend, model = Counting(), small()
     whole, stopped, resumed = deepcopy(model), deepcopy(model), small()
-    monkeypatch.setattr(loop, "forms_for", partial(forms_for, backend=backend))
+    monkeypatch.setattr(assembly, "forms_for", partial(forms_for, backend=backend))
     torch.manual_seed(3)
     train(tmp_path / "whole", whole, 2, "on")
     torch.manual_seed(3)
