@@ -32,8 +32,8 @@ from autolora.experiments.suites.store import Store
 from autolora.methods import METHODS, Batch, Method
 from autolora.models import RobustModel
 from autolora.models.counting import build_on_meta
-from autolora.models.lowrank import adapted_layers
 from autolora.models.robust import Architecture, Normalize
+from autolora.models.targets import adapted_layers
 from autolora.threat import ThreatModel
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from autolora.errors import InputError
 from autolora.models import Architecture, LowRankBranch, Normalize, RobustModel, build_model
 from autolora.models.counting import build_on_meta, count_parameters
-from autolora.models.lowrank import Style, Targets, adapted_layers
+from autolora.models.lowrank import Style
+from autolora.models.targets import Targets, adapted_layers
 
 RANKS = (2, 4, 8, 16)
 model_of = cache(build_on_meta)

@@ -15,7 +15,8 @@ from autolora.losses import cross_entropy_each, kl_each, kl_from
 from autolora.methods.base import Accuracy, Batch, Losses, Method, Pair, register
 from autolora.models import JoinedBranch, LowRankBranch, RobustModel
 from autolora.models.branches import DualNormBranch, SparingNormBranch
-from autolora.models.lowrank import Init, Style, Targets, check_pairs
+from autolora.models.lowrank import Init, Style, check_pairs
+from autolora.models.targets import Targets
 
 Statistics = Literal["shared", "adversarial-only", "dual"]
 MeasuredOn = Literal["augmented", "clean", "epoch"]

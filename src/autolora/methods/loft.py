@@ -16,8 +16,9 @@ from autolora.losses import kl_from
 from autolora.methods.base import Batch, Losses, Method, register
 from autolora.models import RobustModel
 from autolora.models.adapters import extract
-from autolora.models.lowrank import Init, LowRankUpdate, Style, Targets, adapted_layers, build_update, check_pairs
+from autolora.models.lowrank import Init, LowRankUpdate, Style, build_update, check_pairs
 from autolora.models.peft_format import peft_obstacle
+from autolora.models.targets import Targets, adapted_layers
 
 logger = logging.getLogger(__name__)
 

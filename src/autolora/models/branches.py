@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.errors import InputError
-from autolora.models.lowrank import Init, Style, Targets, adapted_layers, build_update
+from autolora.models.lowrank import Init, Style, build_update
+from autolora.models.targets import Targets, adapted_layers
 
 __all__ = [
     "Branch",

@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.models.backbones import build_model
 from autolora.models.branches import AFFINE_NORMS
-from autolora.models.lowrank import Style, Targets, lowrank_sizes
+from autolora.models.lowrank import Style, lowrank_sizes
 from autolora.models.robust import RobustModel
+from autolora.models.targets import Targets
 
 __all__ = ["PAPER_TARGETS", "ParameterCounts", "build_on_meta", "count_parameters"]
 
