@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolora.errors import InputError
-from autolora.models.lowrank import Init, LowRankUpdate, Style, build_update, lowrank_sizes
+from autolora.models.lowrank import Init, LowRankUpdate, Style, build_update, build_updates, lowrank_sizes
+from autolora.models.resnet_cifar import CifarResNet
 from autolora.models.targets import Targets
 
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
@@ -210,3 +211,20 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 def test_loralib_refuses_an_oblong_kernel() -> None:
     with pytest.raises(InputError, match="use style='peft'"):
         build_update(nn.Conv2d(4, 8, (1, 3)), style="loralib")
+
+
+def test_updates_by_name_in_the_order_of_the_backbone() -> None:
+    model = CifarResNet(8, width=4)
+    updates = build_updates(model, rank=2, targets=["layer3.0.conv1", "conv1"], style="peft")
+    weights = {name: parameter for name, parameter in model.named_parameters() if name.endswith("weight")}
+    assert list(updates) == ["conv1", "layer3.0.conv1"]
+    assert all(update().shape == weights[f"{name}.weight"].shape for name, update in updates.items())
+
+
+def test_a_rank_above_that_of_every_update_is_refused_before_anything_is_allocated() -> None:
+    """The last convolution is 16 from 16 channels; one of a million columns would not fit into memory."""
+    model = CifarResNet(8, width=4)
+    assert build_updates(model, rank=16, targets="all")
+    for targets, full in (("all", 16), (["conv1"], 4)):
+        with pytest.raises(InputError, match=f"a rank above {full}, .* the papers use 2 to 16"):
+            build_updates(model, rank=10**6, targets=targets)

@@ -16,9 +16,9 @@ from autolora.losses import kl_from
 from autolora.methods.base import Batch, Losses, Method, register
 from autolora.models import RobustModel
 from autolora.models.adapters import extract
-from autolora.models.lowrank import Init, LowRankUpdate, Style, build_update, check_pairs
+from autolora.models.lowrank import Init, LowRankUpdate, Style, build_updates, check_pairs
 from autolora.models.peft_format import peft_obstacle
-from autolora.models.targets import Targets, adapted_layers
+from autolora.models.targets import Targets
 
 logger = logging.getLogger(__name__)
 
@@ -96,16 +96,12 @@ class LoFT(Method):
     def prepare(self, model: RobustModel) -> None:
         """Freeze the backbone and re-express the adapted weights."""
         backbone = model.backbone.requires_grad_(False)
-        self.adapted = adapted_layers(backbone, self.targets)
-        layers = {name: _layer(model, name) for name in self.adapted}
-        updates = {
-            name: build_update(layer, self.rank, self.style, self.lora_alpha, self.init, self.sigma)
-            for name, layer in layers.items()
-        }
+        updates = build_updates(backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
+        self.adapted = tuple(updates)
         if (obstacle := peft_obstacle(model, updates)) is not None:
             logger.info(f"this run will have a model but no adapter, since PEFT {obstacle}")
         for name, update in updates.items():
-            parametrize.register_parametrization(layers[name], "weight", Adapted(update))
+            parametrize.register_parametrization(_layer(model, name), "weight", Adapted(update))
 
     def begin_training(self, model: RobustModel) -> None:
         """Train, with the backbone's statistics fixed if asked for."""

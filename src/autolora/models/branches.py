@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.errors import InputError
-from autolora.models.lowrank import Init, Style, build_update
-from autolora.models.targets import Targets, adapted_layers
+from autolora.models.lowrank import Init, Style, build_updates
+from autolora.models.targets import Targets
 
 __all__ = [
     "Branch",
@@ -73,9 +73,9 @@ class LowRankBranch(Branch):
 
     Args:
         backbone: The network; read for the shapes of its layers, and not kept.
-        rank: r, at least 1.
+        rank: r, at least 1 and at most the rank of the largest update, see ``models.lowrank.build_updates``.
         style: Form of the update, ``"loralib"`` (AutoLoRa) or ``"peft"`` (LoFT); see ``models.lowrank``.
-        targets: The adapted layers: ``"blocks"``, ``"all"``, ``"last-block"`` or names; see ``adapted_layers``.
+        targets: The adapted layers: ``"blocks"``, ``"all"``, ``"last-block"`` or names; see ``models.targets``.
         lora_alpha: The update is scaled by lora_alpha / rank.
         init: Distribution of A, ``"normal"`` or ``"kaiming"``.
         sigma: Standard deviation of A for ``"normal"``.
@@ -95,12 +95,9 @@ class LowRankBranch(Branch):
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
-        self.adapted = adapted_layers(backbone, targets)
-        layers = dict(backbone.named_modules())
+        updates = build_updates(backbone, rank, style, targets, lora_alpha, init, sigma)
         # a list beside the names: the keys of a ModuleDict cannot have dots
-        self.updates = nn.ModuleList(
-            build_update(layers[name], rank, style, lora_alpha, init, sigma) for name in self.adapted
-        )
+        self.adapted, self.updates = tuple(updates), nn.ModuleList(updates.values())
 
     def tensors(self, backbone: nn.Module) -> dict[str, Tensor]:
         """Return every parameter detached, with the updates added to the adapted weights."""

@@ -22,6 +22,7 @@ __all__ = [
     "LowRankUpdate",
     "PeftUpdate",
     "build_update",
+    "build_updates",
     "check_pairs",
     "lowrank_sizes",
 ]
@@ -190,6 +191,40 @@ def build_update(
         InputError: If there is no such style, or the update refuses its arguments.
     """
     return _style(style)(layer, rank, lora_alpha, init, sigma)
+
+
+def build_updates(
+    backbone: nn.Module,
+    rank: int = 8,
+    style: Style = "loralib",
+    targets: Targets = "blocks",
+    lora_alpha: float = 1.0,
+    init: Init = "normal",
+    sigma: float = 1.0,
+) -> dict[str, LowRankUpdate]:
+    """Build the updates of a backbone's chosen layers, by name and in its order; it is not changed.
+
+    Args:
+        backbone: A network.
+        rank: r of every pair; at most the rank that the largest update can have.
+        style: ``"loralib"`` or ``"peft"``.
+        targets: The layers, see :func:`autolora.models.targets.adapted_layers`.
+        lora_alpha: As ``LowRankUpdate`` takes it, and so the others.
+        init: Distribution of A.
+        sigma: Standard deviation of A for ``"normal"``.
+
+    Raises:
+        InputError: If an argument is out of range or names no layer, or the rank is above that of every update.
+    """
+    layers = adaptable(backbone)
+    chosen = {name: layers[name] for name in adapted_layers(backbone, targets)}
+    full = max(min(layer.weight.flatten(1).shape) for layer in chosen.values())
+    if rank > full:
+        raise InputError(
+            f"rank={rank}: no layer of {type(backbone).__name__} can have an update of a rank above {full}, and more "
+            "costs memory alone; the papers use 2 to 16"
+        )
+    return {name: build_update(layer, rank, style, lora_alpha, init, sigma) for name, layer in chosen.items()}
 
 
 def lowrank_sizes(
