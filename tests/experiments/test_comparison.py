@@ -634,7 +634,17 @@ def test_a_score_that_is_none(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "text"), [(1, "p = 1"), (0.271, "p = 0.27"), (0.00031, "p = 0.00031"), (9e-5, "p < 0.0001")]
+    ("p", "text"),
+    [
+        (1, "p = 1"),
+        (0.271, "p = 0.27"),
+        (0.00031, "p = 0.00031"),
+        (9e-5, "p < 0.0001"),
+        (0.0497351, "p = 0.0497"),  # below the level of 0.05, which two digits would hide
+        (0.049999, "p = 0.049999"),
+        (0.05, "p = 0.05"),
+        (0.0502, "p = 0.05"),
+    ],
 )
 def test_p_values(p: float, text: str) -> None:
     assert p_value(p) == text

@@ -65,8 +65,11 @@ def interval(bounds: tuple[float, float]) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p value with two digits, and a tiny one as what it is below."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    """Write a p value with two digits, or as many as keep it on its side of the level; a tiny one as a bound."""
+    if p < 1e-4:
+        return "p < 0.0001"
+    written = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return "p = " + next(text for text in written if (float(text) < LEVEL) == (p < LEVEL))
 
 
 def _clause(contrast: Contrast, metric: str, p: float | None, tests: int) -> str:

@@ -73,7 +73,7 @@ class LowRankBranch(Branch):
 
     Args:
         backbone: The network; read for the shapes of its layers, and not kept.
-        rank: r, at least 1 and at most the rank of the largest update, see ``models.lowrank.build_updates``.
+        rank: r, at least 1.
         style: Form of the update, ``"loralib"`` (AutoLoRa) or ``"peft"`` (LoFT); see ``models.lowrank``.
         targets: The adapted layers: ``"blocks"``, ``"all"``, ``"last-block"`` or names; see ``models.targets``.
         lora_alpha: The update is scaled by lora_alpha / rank.
@@ -81,7 +81,7 @@ class LowRankBranch(Branch):
         sigma: Standard deviation of A for ``"normal"``.
 
     Raises:
-        InputError: If an argument is out of range, or names no layer.
+        InputError: If an argument is out of range, names no layer, or makes pairs far larger than what they update.
     """
 
     def __init__(

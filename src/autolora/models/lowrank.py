@@ -30,6 +30,7 @@ __all__ = [
 Style = Literal["loralib", "peft"]
 Init = Literal["normal", "kaiming"]
 Shape = tuple[int, ...]
+MOST = 10  # entries of all pairs over those of the weights that they update: more is a slip, and memory runs out
 
 
 class LowRankUpdate(nn.Module, ABC):
@@ -206,7 +207,7 @@ def build_updates(
 
     Args:
         backbone: A network.
-        rank: r of every pair; at most the rank that the largest update can have.
+        rank: r of every pair.
         style: ``"loralib"`` or ``"peft"``.
         targets: The layers, see :func:`autolora.models.targets.adapted_layers`.
         lora_alpha: As ``LowRankUpdate`` takes it, and so the others.
@@ -214,15 +215,17 @@ def build_updates(
         sigma: Standard deviation of A for ``"normal"``.
 
     Raises:
-        InputError: If an argument is out of range or names no layer, or the rank is above that of every update.
+        InputError: If an argument is out of range or names no layer, or the pairs are far larger than what they update.
     """
     layers = adaptable(backbone)
     chosen = {name: layers[name] for name in adapted_layers(backbone, targets)}
-    full = max(min(layer.weight.flatten(1).shape) for layer in chosen.values())
-    if rank > full:
+    entries = sum(lowrank_sizes(backbone, rank, style, targets).values())
+    weights = [layer.weight for layer in chosen.values()]
+    if entries > MOST * sum(weight.numel() for weight in weights):
+        full = max(min(weight.flatten(1).shape) for weight in weights)
         raise InputError(
-            f"rank={rank}: no layer of {type(backbone).__name__} can have an update of a rank above {full}, and more "
-            "costs memory alone; the papers use 2 to 16"
+            f"rank={rank} makes pairs of {entries:.2g} numbers, more than {MOST} times the weights that they "
+            f"update, and no update of {type(backbone).__name__} has a rank above {full}; the papers use 2 to 16"
         )
     return {name: build_update(layer, rank, style, lora_alpha, init, sigma) for name, layer in chosen.items()}
 
