@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import timm
@@ -17,7 +18,7 @@ from autolora.models.backbones import PACKAGED_ARCHITECTURE, TimmModel, packaged
 from autolora.models.weights import load_strictly, read_state
 from autolora.threat import ThreatModel
 
-SAMPLE = 1000
+SAMPLE, ATTACKED = 1000, 250
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +39,25 @@ def test_the_card_states_the_scores_and_the_command(record: dict[str, dict[str, 
 
 @pytest.mark.slow
 def test_the_scores_hold_on_real_photos(
-    shared: Callable[[str], Path], record: dict[str, dict[str, dict[str, float]]]
+    shared: Callable[[str], Path], record: dict[str, dict[str, dict[str, float]]], tmp_path: Path
 ) -> None:
     model: TimmModel = timm.create_model(PACKAGED_ARCHITECTURE)
     load_strictly(model, read_state(packaged_weights()), "the packaged weights")
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    model.eval()
-    photos = load_splits(str(shared("data/cifar10.zip")), image_size=32, label_fraction=0.01, progress=False).test
-    sample = photos.subset(range(0, len(photos), len(photos) // SAMPLE))
+    model.eval().to(memory_format=torch.channels_last)
+    with ZipFile(shared("data/cifar10.zip")) as archive:
+        images = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        tested = [name for name in images if "/test/" in name]
+        some = tested[:: len(tested) // SAMPLE]
+        archive.extractall(
+            tmp_path, [*some, *(name for name in images if name.endswith("00.jpg") and "/train/" in name)]
+        )
+    sample = load_splits(tmp_path / "cifar10", image_size=32, progress=False).test
+    assert len(sample) == SAMPLE
     attack = PGD(ThreatModel("8/255"), start="natural")
-    for name, how in (("natural", None), ("pgd-10", attack)):
-        found = verdicts(lambda x: model((x - mean) / std), loader(sample, 250), how).score
+    for name, how, count in (("natural", None, SAMPLE), ("pgd-10", attack, ATTACKED)):
+        judged = loader(sample.subset(range(0, SAMPLE, SAMPLE // count)), 250)
+        found = verdicts(lambda x: model((x - mean) / std), judged, how).score
         expected = record["scores"][name]["accuracy"]
         # five standard errors of a sample of this size
         assert found.accuracy == pytest.approx(expected, abs=5 * (expected * (1 - expected) / found.total) ** 0.5)
