@@ -217,9 +217,8 @@ def build_updates(
     Raises:
         InputError: If an argument is out of range or names no layer, or the pairs are far larger than what they update.
     """
-    layers = adaptable(backbone)
-    chosen = {name: layers[name] for name in adapted_layers(backbone, targets)}
-    entries = sum(lowrank_sizes(backbone, rank, style, targets).values())
+    sizes, layers = lowrank_sizes(backbone, rank, style, targets), adaptable(backbone)
+    chosen, entries = {name: layers[name] for name in sizes}, sum(sizes.values())
     weights = [layer.weight for layer in chosen.values()]
     if entries > MOST * sum(weight.numel() for weight in weights):
         full = max(min(weight.flatten(1).shape) for weight in weights)
