@@ -43,6 +43,15 @@ def messages() -> None:
     logging.getLogger().setLevel(logging.WARNING)
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Take back what ``main``, run in this process, has made of SIGTERM: who forks later passes it on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def shared() -> Callable[[str], Path]:
     """Find a real data set or checkpoint beside the checkout; skip the test where there is none."""

@@ -388,3 +388,20 @@ main(["params", "resnet18"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (143, "autolora: interrupted; twice\n")
+
+
+def test_a_sigterm_that_a_destructor_has_swallowed_can_be_repeated() -> None:
+    code = """
+import os, signal
+import autolora.cli
+class Deaf:
+    def __del__(self):
+        ask()
+ask = lambda: os.kill(os.getpid(), signal.SIGTERM)
+autolora.cli.COMMANDS["params"].execute = lambda options: (Deaf() and None) or ask()
+autolora.cli.REPEATED = 0
+autolora.cli.main(["params", "resnet18"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 143
+    assert "Exception ignored" in done.stderr and done.stderr.endswith("\nautolora: interrupted\n"), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from argparse import Action, _SubParsersAction
@@ -12,6 +13,7 @@ from errno import EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from signal import SIG_IGN, SIGTERM, signal
 from textwrap import fill
 from threading import current_thread, main_thread
+from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -49,6 +51,7 @@ COMMANDS: dict[str, Any] = {module.NAME: module for group in GROUPS.values() for
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 IMPOSSIBLE = (ENAMETOOLONG, ELOOP, EINVAL, ENOTDIR, EISDIR)  # what the system says of names that cannot be
 LONGEST_NAME = 200
+REPEATED = 5.0  # seconds after a SIGTERM in which another is the same request: launchers ask twice
 WIDTH = 80  # columns of the list of commands
 
 EPILOG = """examples:
@@ -63,11 +66,13 @@ EPILOG = """examples:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 a mistake in the command, 130 or 143 interrupted."""
     if current_thread() is main_thread():
-        signal(SIGTERM, _terminate)  # for good: a second one may come when the process is all but gone
+        signal(SIGTERM, _Termination())
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt as end:  # before the command began
         code = _fail(ended_by(end), "interrupted before anything was written")
+    if code == TERMINATED:
+        signal(SIGTERM, SIG_IGN)  # a second one may come when the process is all but gone
     sys.exit(code)
 
 
@@ -99,10 +104,19 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM, by which machines ask processes to end, leave things as tidy as Ctrl-C does; once is enough."""
-    signal(SIGTERM, SIG_IGN)
-    raise Terminated
+class _Termination:
+    """Lets SIGTERM, by which machines ask processes to end, leave things as tidy as Ctrl-C does; once is enough.
+
+    One that comes much later counts again: Python drops what is raised in a destructor, and so may have the first.
+    """
+
+    def __init__(self) -> None:
+        self._heard = -math.inf
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if monotonic() - self._heard > REPEATED:
+            self._heard = monotonic()
+            raise Terminated
 
 
 def ended_by(end: KeyboardInterrupt) -> int:
