@@ -27,7 +27,7 @@ from autolora.models.adapter_bank import AdapterBank
 from autolora.models.adapter_files import load_adapter, save_adapter
 from autolora.models.adapters import Adapter, fingerprint, merge
 from autolora.models.branches import batch_norms
-from autolora.models.lowrank import build_update
+from autolora.models.lowrank import Pairs
 from autolora.models.peft_format import peft_obstacle
 from autolora.threat import ThreatModel
 
@@ -535,13 +535,13 @@ def test_obstacles_are_named(small: Trained, parts: dict[str, nn.Module], messag
     model.backbone = Named(**parts)
     layer = parts["conv"]
     assert isinstance(layer, nn.Conv2d)
-    assert message in str(peft_obstacle(model, {"conv": build_update(layer, 2, "peft")}))
+    assert message in str(peft_obstacle(model, {"conv": Pairs(2, "peft").update(layer)}))
 
 
 def test_a_layer_that_is_never_called_is_an_obstacle(small: Trained) -> None:
     model, conv = deepcopy(small.before), nn.Conv2d(3, 64, 3)
     model.backbone = Bypassing(conv=conv)
-    assert "has no way to adapt conv" in str(peft_obstacle(model, {"conv": build_update(conv, 2, "peft")}))
+    assert "has no way to adapt conv" in str(peft_obstacle(model, {"conv": Pairs(2, "peft").update(conv)}))
     assert not conv._forward_hooks
 
 
@@ -550,8 +550,8 @@ def test_no_obstacle_where_there_is_none(small: Trained) -> None:
     conv, linear = nn.Conv2d(3, 8, (1, 3), stride=2, padding=1), nn.Linear(8, 64)
     pool, flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     model.backbone = Named(conv=conv, bn=nn.BatchNorm2d(8), pool=pool, flat=flat, fc=linear)
-    updates = {"conv": build_update(conv, 2, "peft"), "fc": build_update(linear, 2, "loralib")}  # linear: the same form
+    updates = {"conv": Pairs(2, "peft").update(conv), "fc": Pairs(2, "loralib").update(linear)}  # linear: the same form
     assert peft_obstacle(model, updates) is None
     conv = nn.Conv2d(3, 8, 3)
     model.backbone = Named(conv=conv)
-    assert "style=peft" in str(peft_obstacle(model, {"conv": build_update(conv, 2, "loralib")}))
+    assert "style=peft" in str(peft_obstacle(model, {"conv": Pairs(2, "loralib").update(conv)}))

@@ -23,7 +23,7 @@ from autolora.models.branches import (
     SparingNormBranch,
     evaluating,
 )
-from autolora.models.lowrank import LowRankUpdate, Style
+from autolora.models.lowrank import LowRankUpdate, Pairs, Style
 
 
 def through(backbone: nn.Module, branch: Branch, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def seed() -> Iterator[None]:
 )
 def test_at_first_the_branch_is_the_backbone_bit_by_bit(name: str, style: Style) -> None:
     backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
-    branch = LowRankBranch(backbone, rank=2, style=style)
+    branch = LowRankBranch(backbone, Pairs(rank=2, style=style))
     size = 224 if "vit" in name else 32
     x = torch.rand(2, 3, size, size)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_at_first_the_branch_is_the_backbone_bit_by_bit(name: str, style: Style)
 @pytest.mark.parametrize("style", ["loralib", "peft"])
 def test_only_the_pairs_and_the_head_learn_from_the_branch(style: Style) -> None:
     backbone = timm.create_model("resnet20_cifar", pretrained=False, num_classes=0)
-    head, branch = nn.Linear(64, 5), LowRankBranch(backbone, rank=2, style=style)
+    head, branch = nn.Linear(64, 5), LowRankBranch(backbone, Pairs(rank=2, style=style))
     trained(branch)
     logits = head(through(backbone, branch, torch.rand(4, 3, 16, 16)))
     torch.autograd.backward(F.cross_entropy(logits, torch.arange(4)))
@@ -127,7 +127,7 @@ def gradients(*modules: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_the_gradients_are_those_of_toggled_flags(groups: int) -> None:
     backbone, head = Toy(groups), nn.Linear(8, 5)
-    branch = trained(LowRankBranch(backbone, rank=2, targets=TOY))
+    branch = trained(LowRankBranch(backbone, Pairs(rank=2, targets=TOY)))
     reference = Toggling(backbone, list(branch.updates), head)  # type: ignore[arg-type]
     x, x_adv, y = torch.rand(6, 3, 9, 9), torch.rand(6, 3, 9, 9), torch.arange(6) % 5
 
@@ -146,7 +146,7 @@ def test_the_gradients_are_those_of_toggled_flags(groups: int) -> None:
 @pytest.mark.parametrize(("stop", "learns"), [("natural", "backbone"), ("adversarial", "branch")])
 def test_each_path_learns_from_its_own_logits(stop: str, learns: str) -> None:
     backbone, head = Toy(), nn.Linear(8, 5)
-    branch = trained(LowRankBranch(backbone, rank=2, targets=TOY))
+    branch = trained(LowRankBranch(backbone, Pairs(rank=2, targets=TOY)))
     x, x_adv, y = torch.rand(6, 3, 9, 9), torch.rand(6, 3, 9, 9), torch.arange(6) % 5
     ours, others = (backbone, branch) if learns == "backbone" else (branch, backbone)
 
@@ -162,7 +162,7 @@ def test_each_path_learns_from_its_own_logits(stop: str, learns: str) -> None:
 
 def test_both_paths_move_the_running_mean_the_branch_first() -> None:
     backbone = Toy()
-    branch = trained(LowRankBranch(backbone, rank=2, targets=TOY))
+    branch = trained(LowRankBranch(backbone, Pairs(rank=2, targets=TOY)))
     nn.init.normal_(backbone.bn1.running_mean)  # type: ignore[arg-type]
     x, x_adv = torch.rand(6, 3, 9, 9), torch.rand(6, 3, 9, 9)
     assert backbone.bn1.running_mean is not None and backbone.bn1.num_batches_tracked is not None
@@ -214,7 +214,7 @@ def test_affine_norms_of_a_backbone_without_statistics_are_doubled(name: str) ->
 
 
 def test_low_rank_state_is_named_after_the_pairs() -> None:
-    branch = LowRankBranch(Toy(), targets=TOY)
+    branch = LowRankBranch(Toy(), Pairs(targets=TOY))
     assert list(branch.state_dict()) == [f"updates.{i}.lora_{x}" for i in (0, 1) for x in "AB"]
 
 
@@ -271,7 +271,7 @@ def test_a_branch_that_spares_the_statistics_normalises_with_its_batch_and_leave
 
 def test_joined_branches_run_with_the_tensors_of_all_and_the_last_one_wins() -> None:
     backbone, x = Toy(), torch.rand(6, 3, 9, 9)
-    lowrank, dual = trained(LowRankBranch(backbone, rank=1, targets=TOY)), DualNormBranch(backbone)
+    lowrank, dual = trained(LowRankBranch(backbone, Pairs(rank=1, targets=TOY))), DualNormBranch(backbone)
     by_hand = deepcopy(backbone)
     for norm, own in zip((by_hand.bn1, by_hand.bn2), dual.norms, strict=True):
         assert isinstance(own, nn.BatchNorm2d)
@@ -289,7 +289,7 @@ def test_joined_branches_run_with_the_tensors_of_all_and_the_last_one_wins() -> 
 
 def test_joined_branches_hold_the_modes_of_all_parts() -> None:
     backbone, x = Toy(), torch.rand(6, 3, 9, 9)
-    joined = JoinedBranch(trained(LowRankBranch(backbone, targets=TOY)), FrozenNormBranch(backbone))
+    joined = JoinedBranch(trained(LowRankBranch(backbone, Pairs(targets=TOY))), FrozenNormBranch(backbone))
     together, alone = (
         through(backbone, joined, x),
         torch.cat([through(backbone, joined, x[i : i + 1]) for i in range(6)]),
@@ -329,5 +329,5 @@ def test_evaluating_restores_each_modules_own_mode() -> None:
 
 def test_a_branch_follows_the_backbone_to_another_type() -> None:
     backbone = Toy().double()
-    branch = LowRankBranch(Toy(), rank=2, targets=TOY).double()
+    branch = LowRankBranch(Toy(), Pairs(rank=2, targets=TOY)).double()
     assert through(backbone, branch, torch.rand(2, 3, 9, 9, dtype=torch.float64)).dtype == torch.float64

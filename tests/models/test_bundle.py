@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autolora.errors import InputError
 from autolora.models import LowRankBranch, RobustModel, build_model
 from autolora.models.bundle import bundle_classes, load_bundle, save_bundle
+from autolora.models.lowrank import Pairs
 
 CLASSES = ["ant", "bee", "wasp"]
 MODELS = [("resnet20_cifar", 32), ("resnet18", 32), ("vit_tiny_patch16_224", 32), ("convnext_atto", 32)]
@@ -165,7 +166,7 @@ def test_keys_are_timms(tmp_path: Path, name: str) -> None:
 
 def test_a_model_with_branches_does_not_ship(tmp_path: Path) -> None:
     model = built("resnet20_cifar", 32)
-    model.branches["natural"] = LowRankBranch(model.backbone, rank=2)
+    model.branches["natural"] = LowRankBranch(model.backbone, Pairs(rank=2))
     with pytest.raises(AssertionError, match="finalize"):
         save_bundle(model, tmp_path, CLASSES, {})
     assert not any(tmp_path.iterdir())

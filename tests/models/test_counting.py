@@ -12,7 +12,7 @@ from torch import nn
 from autolora.errors import InputError
 from autolora.models import Architecture, LowRankBranch, Normalize, RobustModel, build_model
 from autolora.models.counting import build_on_meta, count_parameters
-from autolora.models.lowrank import Style
+from autolora.models.lowrank import Pairs, Style
 from autolora.models.targets import Targets, adapted_layers
 
 RANKS = (2, 4, 8, 16)
@@ -100,7 +100,7 @@ def test_layers_by_name(name: str, word: str, chosen: bool, expected: int) -> No
 def test_a_real_branch_has_as_many_parameters(style: Style, targets: Targets) -> None:
     model = build_model("resnet20_cifar", classes=4, weights="none")
     expected = count_parameters(model, 3, style, targets)
-    model.branches["natural"] = LowRankBranch(model.backbone, 3, style, targets)
+    model.branches["natural"] = LowRankBranch(model.backbone, Pairs(3, style, targets))
     pairs = sum(p.numel() for p in model.branches.parameters())
     assert expected.lora_params == pairs
     assert expected.total_params == sum(p.numel() for p in model.parameters()) - pairs

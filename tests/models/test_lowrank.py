@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolora.errors import InputError
-from autolora.models.lowrank import Init, LowRankUpdate, Style, build_update, build_updates, lowrank_sizes
+from autolora.models.lowrank import Init, LowRankUpdate, Pairs, Style
 from autolora.models.resnet_cifar import CifarResNet
 from autolora.models.targets import Targets
 
@@ -68,7 +68,7 @@ def naive_loralib(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_loralib_is_the_product_read_row_by_row(kind: str) -> None:
     layer = conv(kind)
-    update = trained(build_update(layer, rank=2, style="loralib", lora_alpha=3.0))
+    update = trained(Pairs(rank=2, style="loralib", lora_alpha=3.0).update(layer))
     k, out, groups = layer.kernel_size[0], layer.out_channels, layer.groups
     assert update.lora_A.shape == (2 * k, 4 * k) and update.lora_B.shape == (out // groups * k, 2 * k)
     expected = 3.0 / 2 * naive_loralib(update.lora_A, update.lora_B, tuple(layer.weight.shape))
@@ -79,7 +79,7 @@ def test_loralib_is_the_product_read_row_by_row(kind: str) -> None:
 def test_peft_merges_to_the_two_convolutions(kind: str) -> None:
     layer = nn.Conv2d(4, 8, (1, 3), stride=(2, 1), bias=False) if kind == "oblong" else conv(kind)
     layer = layer.double()
-    update = trained(build_update(layer, rank=2, style="peft", lora_alpha=3.0))
+    update = trained(Pairs(rank=2, style="peft", lora_alpha=3.0).update(layer))
     x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
     inner = F.conv2d(x, update.lora_A, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     outer = F.conv2d(inner, update.lora_B, groups=layer.groups)
@@ -90,7 +90,7 @@ def test_peft_merges_to_the_two_convolutions(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["3x3", "1x1", "strided", "dilated", "biased", "linear"])
 def test_peft_equals_the_peft_package(kind: str) -> None:
     layer = nn.Linear(4, 8) if kind == "linear" else conv(kind)
-    update = trained(build_update(layer, rank=2, style="peft", lora_alpha=3.0))
+    update = trained(Pairs(rank=2, style="peft", lora_alpha=3.0).update(layer))
     config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["0"])  # type: ignore[arg-type, unused-ignore]
     model = peft.get_peft_model(nn.Sequential(layer), config)
     state = {"base_model.model.0.lora_A.weight": update.lora_A, "base_model.model.0.lora_B.weight": update.lora_B}
@@ -105,7 +105,7 @@ def test_peft_equals_the_peft_package(kind: str) -> None:
 @pytest.mark.parametrize("style", ["loralib", "peft"])
 def test_linear_is_plain_lora(style: Style) -> None:
     layer = nn.Linear(5, 7)
-    update = trained(build_update(layer, rank=3, style=style))
+    update = trained(Pairs(rank=3, style=style).update(layer))
     assert update.lora_A.shape == (3, 5) and update.lora_B.shape == (7, 3) and update.scale == 1 / 3
     x = torch.randn(2, 5)
     expected = layer(x) + (x @ update.lora_A.T) @ update.lora_B.T / 3
@@ -115,7 +115,7 @@ def test_linear_is_plain_lora(style: Style) -> None:
 @pytest.mark.parametrize("style", ["loralib", "peft"])
 @pytest.mark.parametrize("init", ["normal", "kaiming"])
 def test_the_update_starts_at_zero_and_b_gets_a_gradient(style: Style, init: Init) -> None:
-    update = build_update(conv("3x3"), style=style, init=init)
+    update = Pairs(style=style, init=init).update(conv("3x3"))
     assert torch.equal(update(), torch.zeros(8, 4, 3, 3))
     update().sum().backward()
     assert update.lora_B.grad is not None and update.lora_B.grad.abs().sum() > 0
@@ -123,25 +123,25 @@ def test_the_update_starts_at_zero_and_b_gets_a_gradient(style: Style, init: Ini
 
 def test_initial_distributions() -> None:
     layer = nn.Conv2d(64, 64, 3)
-    assert float(build_update(layer).lora_A.detach().std()) == pytest.approx(1, abs=0.05)
-    assert float(build_update(layer, sigma=0.1).lora_A.detach().std()) == pytest.approx(0.1, abs=0.005)
+    assert float(Pairs().update(layer).lora_A.detach().std()) == pytest.approx(1, abs=0.05)
+    assert float(Pairs(sigma=0.1).update(layer).lora_A.detach().std()) == pytest.approx(0.1, abs=0.005)
     # U(-b, b) with b = sqrt(6 / ((1 + 5) fan_in)), for PEFT's first convolution: fan_in = 64 * 9
-    a = build_update(layer, style="peft", init="kaiming").lora_A.detach()
+    a = Pairs(style="peft", init="kaiming").update(layer).lora_A.detach()
     assert float(a.abs().max()) == pytest.approx(1 / math.sqrt(64 * 9), rel=1e-2)
 
 
 def test_the_update_has_the_type_of_the_weight() -> None:
-    assert build_update(nn.Conv2d(4, 8, 3, dtype=torch.float64))().dtype == torch.float64
+    assert Pairs().update(nn.Conv2d(4, 8, 3, dtype=torch.float64))().dtype == torch.float64
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 8, 16])
 def test_resnet18_counts_of_the_papers(rank: int) -> None:
     model = timm.create_model("resnet18", pretrained=False)
-    adapted = sum(lowrank_sizes(model, rank, "loralib", "blocks").values())
+    adapted = sum(Pairs(rank, "loralib", "blocks").sizes(model).values())
     assert adapted == 66_432 * rank
     small_stem = cifar_resnet18()
-    assert sum(lowrank_sizes(small_stem, rank, "peft", "all").values()) == 35_803 * rank
-    assert sum(lowrank_sizes(small_stem, rank, "loralib", "blocks").values()) == 66_432 * rank
+    assert sum(Pairs(rank, "peft", "all").sizes(small_stem).values()) == 35_803 * rank
+    assert sum(Pairs(rank, "loralib", "blocks").sizes(small_stem).values()) == 66_432 * rank
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_resnet18_counts_of_the_papers(rank: int) -> None:
 def test_counts_at_rank_8(name: str, style: Style, targets: Targets, expected: int) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
-    assert sum(lowrank_sizes(model, 8, style, targets).values()) == expected
+    assert sum(Pairs(8, style, targets).sizes(model).values()) == expected
 
 
 @pytest.mark.parametrize(("rank", "percent"), [(2, 1.30), (4, 2.49), (8, 4.87), (16, 9.62)])
@@ -171,14 +171,14 @@ def test_table_4_of_autolora(rank: int, percent: float) -> None:
     with torch.device("meta"):
         model = timm.create_model("resnet18", pretrained=False, num_classes=10)
     norms = sum(p.numel() for name, p in model.named_parameters() if "bn" in name)
-    counted = sum(lowrank_sizes(model, rank).values()) + norms + 5_130
+    counted = sum(Pairs(rank).sizes(model).values()) + norms + 5_130
     assert round(100 * counted / sum(p.numel() for p in model.parameters()), 2) == percent
 
 
 @pytest.mark.parametrize("rank", [2, 8])
 def test_loft_count_equals_what_peft_prints(rank: int) -> None:
     model = cifar_resnet18()
-    sizes = lowrank_sizes(model, rank, "peft", "all")
+    sizes = Pairs(rank, "peft", "all").sizes(model)
     wrapped = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=list(sizes)))
     assert wrapped.get_nb_trainable_parameters()[0] == sum(sizes.values())
 
@@ -187,8 +187,8 @@ def test_loft_count_equals_what_peft_prints(rank: int) -> None:
 def test_sizes_are_those_of_the_updates(style: Style) -> None:
     model = timm.create_model("efficientnet_b0", pretrained=False, num_classes=0)  # depthwise convolutions
     modules = dict(model.named_modules())
-    for name, size in lowrank_sizes(model, 3, style).items():
-        update = build_update(modules[name], 3, style)
+    for name, size in Pairs(3, style).sizes(model).items():
+        update = Pairs(3, style).update(modules[name])
         assert size == sum(p.numel() for p in update.parameters())
         assert update().shape == modules[name].weight.shape
 
@@ -205,17 +205,17 @@ def test_sizes_are_those_of_the_updates(style: Style) -> None:
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_update(conv("3x3"), **arguments)
+        Pairs(**arguments)
 
 
 def test_loralib_refuses_an_oblong_kernel() -> None:
     with pytest.raises(InputError, match="use style='peft'"):
-        build_update(nn.Conv2d(4, 8, (1, 3)), style="loralib")
+        Pairs(style="loralib").update(nn.Conv2d(4, 8, (1, 3)))
 
 
 def test_updates_by_name_in_the_order_of_the_backbone() -> None:
     model = CifarResNet(8, width=4)
-    updates = build_updates(model, rank=2, targets=["layer3.0.conv1", "conv1"], style="peft")
+    updates = Pairs(rank=2, targets=["layer3.0.conv1", "conv1"], style="peft").updates(model)
     weights = {name: parameter for name, parameter in model.named_parameters() if name.endswith("weight")}
     assert list(updates) == ["conv1", "layer3.0.conv1"]
     assert all(update().shape == weights[f"{name}.weight"].shape for name, update in updates.items())
@@ -225,9 +225,9 @@ def test_a_rank_that_is_a_slip_is_refused_before_anything_is_allocated() -> None
     """Pairs of a million columns would not fit into memory; 8, the default, is much for four channels and no slip."""
     model = CifarResNet(8, width=4)
     for rank in (8, 16):
-        assert build_updates(model, rank=rank, targets="all")
+        assert Pairs(rank=rank, targets="all").updates(model)
     for targets, full in (("all", 16), (["conv1"], 4)):
         with pytest.raises(
             InputError, match=f"more than 10 times the weights .* has a rank above {full}; the papers use"
         ):
-            build_updates(model, rank=10**6, targets=targets)
+            Pairs(rank=10**6, targets=targets).updates(model)

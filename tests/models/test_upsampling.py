@@ -21,6 +21,7 @@ from autolora.experiments.subject import model_fingerprint
 from autolora.models import LowRankBranch, RobustModel, Upsampling, build_model, evaluating
 from autolora.models.bundle import build_classifier, load_bundle, save_bundle
 from autolora.models.folding import Folding
+from autolora.models.lowrank import Pairs
 from autolora.threat import ThreatModel
 
 MODES: tuple[Literal["nearest", "bilinear"], ...] = ("nearest", "bilinear")
@@ -96,7 +97,7 @@ def test_the_network_that_is_attacked_is_the_same_function(mode: str) -> None:
 
 def test_branches_see_what_the_backbone_sees() -> None:
     model, x = built("nearest"), torch.rand(2, 3, SMALL, SMALL)
-    model.branches["natural"] = LowRankBranch(model.backbone, rank=2)  # a new one changes nothing: B is zero
+    model.branches["natural"] = LowRankBranch(model.backbone, Pairs(rank=2))  # a new one changes nothing: B is zero
     with torch.no_grad():
         torch.testing.assert_close(model.through("natural", x), model(x))
 

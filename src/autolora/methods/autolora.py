@@ -15,7 +15,7 @@ from autolora.losses import cross_entropy_each, kl_each, kl_from
 from autolora.methods.base import Accuracy, Batch, Losses, Method, Pair, register
 from autolora.models import JoinedBranch, LowRankBranch, RobustModel
 from autolora.models.branches import DualNormBranch, SparingNormBranch
-from autolora.models.lowrank import Init, Style, check_pairs
+from autolora.models.lowrank import Init, Pairs, Style
 from autolora.models.targets import Targets
 
 Statistics = Literal["shared", "adversarial-only", "dual"]
@@ -83,8 +83,6 @@ class AutoLoRa(Method):
     start: Start = "uniform"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"rank={self.rank}: a branch has rank 1 or more; the paper takes 8")
         if self.alpha <= 0:
             raise InputError(f"alpha={self.alpha}: the sharpening exponent is positive; the paper takes 1")
         if self.lambda2_max < 0:
@@ -95,14 +93,7 @@ class AutoLoRa(Method):
             raise InputError(f"measured_on={self.measured_on!r} is unknown; use {' or '.join(get_args(MeasuredOn))}")
         if self.measured_images is not None and self.measured_images < 1:
             raise InputError(f"measured_images={self.measured_images}: an accuracy needs 1 or more; None is all")
-        check_pairs(
-            rank=self.rank,
-            style=self.style,
-            targets=self.targets,
-            lora_alpha=self.lora_alpha,
-            init=self.init,
-            sigma=self.sigma,
-        )
+        self._pairs = Pairs(self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
         self.pgd = replace(self.pgd, start=self.start)
         self._right: Tensor | None = None  # share of the last batch, if it is asked for
         self._seen: float | None = None  # share of the last epoch
@@ -111,7 +102,7 @@ class AutoLoRa(Method):
     def prepare(self, model: RobustModel) -> None:
         """Add the low-rank branch; backbone, branch and head all train."""
         backbone = model.backbone
-        branch = LowRankBranch(backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
+        branch = LowRankBranch(backbone, self._pairs)
         norms = {"shared": None, "adversarial-only": SparingNormBranch, "dual": DualNormBranch}[self.statistics]
         model.branches["natural"] = branch if norms is None else JoinedBranch(branch, norms(backbone))
 

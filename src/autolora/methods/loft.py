@@ -16,7 +16,7 @@ from autolora.losses import kl_from
 from autolora.methods.base import Batch, Losses, Method, register
 from autolora.models import RobustModel
 from autolora.models.adapters import extract
-from autolora.models.lowrank import Init, LowRankUpdate, Style, build_updates, check_pairs
+from autolora.models.lowrank import Init, LowRankUpdate, Pairs, Style
 from autolora.models.peft_format import peft_obstacle
 from autolora.models.targets import Targets
 
@@ -84,19 +84,12 @@ class LoFT(Method):
             raise InputError(f"u={self.u}, v={self.v}: a loss weight is 0 or more; TRADES takes 1 and 6")
         if self.norms not in ("train", "frozen"):
             raise InputError(f"norms={self.norms!r} is unknown; use train or frozen")
-        check_pairs(
-            rank=self.rank,
-            style=self.style,
-            targets=self.targets,
-            lora_alpha=self.lora_alpha,
-            init=self.init,
-            sigma=self.sigma,
-        )
+        self._pairs = Pairs(self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
 
     def prepare(self, model: RobustModel) -> None:
         """Freeze the backbone and re-express the adapted weights."""
         backbone = model.backbone.requires_grad_(False)
-        updates = build_updates(backbone, self.rank, self.style, self.targets, self.lora_alpha, self.init, self.sigma)
+        updates = self._pairs.updates(backbone)
         self.adapted = tuple(updates)
         if (obstacle := peft_obstacle(model, updates)) is not None:
             logger.info(f"this run will have a model but no adapter, since PEFT {obstacle}")

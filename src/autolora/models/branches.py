@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.errors import InputError
-from autolora.models.lowrank import Init, Style, build_updates
-from autolora.models.targets import Targets
+from autolora.models.lowrank import Pairs
 
 __all__ = [
     "Branch",
@@ -73,29 +72,15 @@ class LowRankBranch(Branch):
 
     Args:
         backbone: The network; read for the shapes of its layers, and not kept.
-        rank: r, at least 1.
-        style: Form of the update, ``"loralib"`` (AutoLoRa) or ``"peft"`` (LoFT); see ``models.lowrank``.
-        targets: The adapted layers: ``"blocks"``, ``"all"``, ``"last-block"`` or names; see ``models.targets``.
-        lora_alpha: The update is scaled by lora_alpha / rank.
-        init: Distribution of A, ``"normal"`` or ``"kaiming"``.
-        sigma: Standard deviation of A for ``"normal"``.
+        pairs: Its layers, and the pairs that they get; None takes rank 8 in the blocks, as AutoLoRa does.
 
     Raises:
-        InputError: If an argument is out of range, names no layer, or makes pairs far larger than what they update.
+        InputError: If the pairs name no layer, have no form for one, or are far larger than what they update.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        rank: int = 8,
-        style: Style = "loralib",
-        targets: Targets = "blocks",
-        lora_alpha: float = 1.0,
-        init: Init = "normal",
-        sigma: float = 1.0,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, pairs: Pairs | None = None) -> None:
         super().__init__()
-        updates = build_updates(backbone, rank, style, targets, lora_alpha, init, sigma)
+        updates = (pairs or Pairs()).updates(backbone)
         # a list beside the names: the keys of a ModuleDict cannot have dots
         self.adapted, self.updates = tuple(updates), nn.ModuleList(updates.values())
 

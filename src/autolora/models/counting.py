@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autolora.models.backbones import build_model
 from autolora.models.branches import AFFINE_NORMS
-from autolora.models.lowrank import Style, lowrank_sizes
+from autolora.models.lowrank import Pairs, Style
 from autolora.models.robust import RobustModel
 from autolora.models.targets import Targets
 
@@ -83,7 +83,7 @@ def count_parameters(
         InputError: If the rank is below 1, there is no such style or layer, or nothing to adapt.
     """
     chosen = PAPER_TARGETS.get(style, "blocks") if targets is None else targets
-    lora = sum(lowrank_sizes(model.backbone, rank, style, chosen).values())
+    lora = sum(Pairs(rank, style, chosen).sizes(model.backbone).values())
     extractor, head = _size(model.backbone.parameters()), _size(model.head.parameters())
     norms = _size(_parameters_named_bn(model.backbone))
     return ParameterCounts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -16,21 +17,85 @@ from torch import Tensor, nn
 from autolora.errors import InputError
 from autolora.models.targets import Adaptable, Targets, adaptable, adapted_layers, check_targets
 
-__all__ = [
-    "UPDATES",
-    "LoralibUpdate",
-    "LowRankUpdate",
-    "PeftUpdate",
-    "build_update",
-    "build_updates",
-    "check_pairs",
-    "lowrank_sizes",
-]
+__all__ = ["UPDATES", "Init", "LoralibUpdate", "LowRankUpdate", "Pairs", "PeftUpdate", "Style"]
 
 Style = Literal["loralib", "peft"]
 Init = Literal["normal", "kaiming"]
 Shape = tuple[int, ...]
 MOST = 10  # entries of all pairs over those of the weights that they update: more is a slip, and memory runs out
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How the pairs (A, B) of a backbone are made: of which layers, of which form, and how they start.
+
+    Args:
+        rank: r of every pair, at least 1.
+        style: Form of the updates, ``"loralib"`` (AutoLoRa) or ``"peft"`` (LoFT).
+        targets: The layers, see :func:`autolora.models.targets.adapted_layers`.
+        lora_alpha: alpha, positive; 1 in AutoLoRa, whose scale at rank 8 is therefore 0.125.
+        init: ``"normal"`` draws A from N(0, sigma^2), as AutoLoRa says and its release does with sigma 1;
+            ``"kaiming"`` is the uniform distribution that loralib and PEFT draw from by default.
+        sigma: Standard deviation for ``"normal"``, positive.
+
+    Raises:
+        InputError: If the rank is below 1, a scale not positive and finite, or a choice unknown.
+    """
+
+    rank: int = 8
+    style: Style = "loralib"
+    targets: Targets = "blocks"
+    lora_alpha: float = 1.0
+    init: Init = "normal"
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"rank={self.rank}: a pair has rank 1 or more; the paper takes 8")
+        if self.style not in get_args(Style):
+            raise InputError(f"style={self.style!r} is not known; use {' or '.join(get_args(Style))}")
+        check_targets(self.targets)
+        if not (0 < self.lora_alpha < math.inf and 0 < self.sigma < math.inf):
+            # both factors at zero would have zero gradients, and never move
+            given = f"lora_alpha={self.lora_alpha} and sigma={self.sigma}"
+            raise InputError(f"{given} must be positive; AutoLoRa uses 1 for both")
+        if self.init not in get_args(Init):
+            raise InputError(f"init={self.init!r} is not known; use {' or '.join(get_args(Init))}")
+
+    def sizes(self, backbone: nn.Module) -> dict[str, int]:
+        """Return the number of entries of A and B together, per adapted layer; nothing is allocated.
+
+        Raises:
+            InputError: If the targets name no layer, or the style has no form for one.
+        """
+        layers, update = adaptable(backbone), UPDATES[self.style]
+        chosen = adapted_layers(backbone, self.targets)
+        return {name: sum(math.prod(shape) for shape in update.shapes(layers[name], self.rank)) for name in chosen}
+
+    def update(self, layer: Adaptable) -> LowRankUpdate:
+        """Build the update of one layer, whether or not it is among the targets.
+
+        Raises:
+            InputError: If the style has no form for it.
+        """
+        return UPDATES[self.style](layer, self)
+
+    def updates(self, backbone: nn.Module) -> dict[str, LowRankUpdate]:
+        """Build the updates of a backbone's chosen layers, by name and in its order; it is not changed.
+
+        Raises:
+            InputError: As :meth:`sizes`, and if the pairs are far larger than what they update.
+        """
+        sizes, layers = self.sizes(backbone), adaptable(backbone)
+        chosen, entries = {name: layers[name] for name in sizes}, sum(sizes.values())
+        weights = [layer.weight for layer in chosen.values()]
+        if entries > MOST * sum(weight.numel() for weight in weights):
+            full = max(min(weight.flatten(1).shape) for weight in weights)
+            raise InputError(
+                f"rank={self.rank} makes pairs of {entries:.2g} numbers, more than {MOST} times the weights that they "
+                f"update, and no update of {type(backbone).__name__} has a rank above {full}; the papers use 2 to 16"
+            )
+        return {name: self.update(layer) for name, layer in chosen.items()}
 
 
 class LowRankUpdate(nn.Module, ABC):
@@ -40,27 +105,23 @@ class LowRankUpdate(nn.Module, ABC):
 
     Args:
         layer: A ``nn.Conv2d`` or ``nn.Linear``; its weight gives shape, dtype and device, and is not kept.
-        rank: r, at least 1.
-        lora_alpha: alpha, positive; 1 in AutoLoRa, whose scale at rank 8 is therefore 0.125.
-        init: ``"normal"`` draws A from N(0, sigma^2), as AutoLoRa says and its release does with sigma 1;
-            ``"kaiming"`` is the uniform distribution that loralib and PEFT draw from by default.
-        sigma: Standard deviation for ``"normal"``, positive.
+        pairs: Rank, alpha and start; its style is that of the class, and its targets are not looked at.
 
     Raises:
-        InputError: If an argument is out of range, or the style has no form for this layer.
+        InputError: If the style has no form for this layer.
     """
 
-    def __init__(
-        self, layer: Adaptable, rank: int = 8, lora_alpha: float = 1.0, init: Init = "normal", sigma: float = 1.0
-    ) -> None:
+    def __init__(self, layer: Adaptable, pairs: Pairs) -> None:
         super().__init__()
-        check_pairs(rank=rank, lora_alpha=lora_alpha, init=init, sigma=sigma)
-        shape_a, shape_b = self.shapes(layer, rank)
-        self.rank, self.scale = rank, lora_alpha / rank
+        shape_a, shape_b = self.shapes(layer, pairs.rank)
+        self.rank, self.scale = pairs.rank, pairs.lora_alpha / pairs.rank
         self.groups, self.shape = getattr(layer, "groups", 1), tuple(layer.weight.shape)
         self.lora_A = nn.Parameter(layer.weight.new_empty(shape_a))
-        self.lora_B = nn.Parameter(layer.weight.new_empty(shape_b))
-        self.reset_parameters(init, sigma)
+        self.lora_B = nn.Parameter(layer.weight.new_zeros(shape_b))
+        if pairs.init == "normal":
+            nn.init.normal_(self.lora_A, std=pairs.sigma)
+        else:
+            nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     @classmethod
     @abstractmethod
@@ -70,19 +131,6 @@ class LowRankUpdate(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> Tensor:
         """Return the update, shaped like the layer's weight."""
-
-    def reset_parameters(self, init: Init = "normal", sigma: float = 1.0) -> None:
-        """Draw A anew and set B to zero; the arguments are the constructor's.
-
-        Raises:
-            InputError: If there is no such distribution, or ``sigma`` is not positive.
-        """
-        check_pairs(init=init, sigma=sigma)
-        if init == "normal":
-            nn.init.normal_(self.lora_A, std=sigma)
-        else:
-            nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B)
 
     def extra_repr(self) -> str:
         """Say what the update is for, as ``print(module)`` shows it."""
@@ -102,9 +150,8 @@ class LoralibUpdate(LowRankUpdate):
         """Return the shapes of A and B for a layer.
 
         Raises:
-            InputError: If the rank is below 1, or the kernel is not square.
+            InputError: If the kernel is not square.
         """
-        check_pairs(rank=rank)
         if isinstance(layer, nn.Linear):
             return (rank, layer.in_features), (layer.out_features, rank)
         k, width = layer.kernel_size
@@ -131,12 +178,7 @@ class PeftUpdate(LowRankUpdate):
 
     @classmethod
     def shapes(cls, layer: Adaptable, rank: int) -> tuple[Shape, Shape]:
-        """Return the shapes of A and B for a layer.
-
-        Raises:
-            InputError: If the rank is below 1.
-        """
-        check_pairs(rank=rank)
+        """Return the shapes of A and B for a layer."""
         if isinstance(layer, nn.Linear):
             return (rank, layer.in_features), (layer.out_features, rank)
         a = (layer.groups * rank, layer.in_channels // layer.groups, *layer.kernel_size)
@@ -150,94 +192,3 @@ class PeftUpdate(LowRankUpdate):
 
 UPDATES: dict[str, type[LowRankUpdate]] = {"loralib": LoralibUpdate, "peft": PeftUpdate}
 """The parametrisations by name."""
-
-
-def check_pairs(
-    *,
-    rank: int = 8,
-    style: str = "loralib",
-    targets: Targets = "blocks",
-    lora_alpha: float = 1.0,
-    init: str = "normal",
-    sigma: float = 1.0,
-) -> None:
-    """Refuse what no pairs can be made of, before there is a network to make them for.
-
-    Raises:
-        InputError: If the rank is below 1, a scale not positive and finite, or a choice unknown.
-    """
-    if rank < 1:
-        raise InputError(f"rank={rank} leaves no update to train; use 1 or more, such as 8")
-    if style not in UPDATES:
-        raise InputError(f"style={style!r} is not known; use {' or '.join(UPDATES)}")
-    check_targets(targets)
-    if not (0 < lora_alpha < math.inf and 0 < sigma < math.inf):
-        # both factors at zero would have zero gradients, and never move
-        raise InputError(f"lora_alpha={lora_alpha} and sigma={sigma} must be positive; AutoLoRa uses 1 for both")
-    if init not in get_args(Init):
-        raise InputError(f"init={init!r} is not known; use {' or '.join(get_args(Init))}")
-
-
-def build_update(
-    layer: Adaptable,
-    rank: int = 8,
-    style: Style = "loralib",
-    lora_alpha: float = 1.0,
-    init: Init = "normal",
-    sigma: float = 1.0,
-) -> LowRankUpdate:
-    """Build the update of one layer; see ``LowRankUpdate`` for the arguments.
-
-    Raises:
-        InputError: If there is no such style, or the update refuses its arguments.
-    """
-    return _style(style)(layer, rank, lora_alpha, init, sigma)
-
-
-def build_updates(
-    backbone: nn.Module,
-    rank: int = 8,
-    style: Style = "loralib",
-    targets: Targets = "blocks",
-    lora_alpha: float = 1.0,
-    init: Init = "normal",
-    sigma: float = 1.0,
-) -> dict[str, LowRankUpdate]:
-    """Build the updates of a backbone's chosen layers, by name and in its order; it is not changed.
-
-    Args:
-        backbone: A network.
-        rank: r of every pair.
-        style: ``"loralib"`` or ``"peft"``.
-        targets: The layers, see :func:`autolora.models.targets.adapted_layers`.
-        lora_alpha: As ``LowRankUpdate`` takes it, and so the others.
-        init: Distribution of A.
-        sigma: Standard deviation of A for ``"normal"``.
-
-    Raises:
-        InputError: If an argument is out of range or names no layer, or the pairs are far larger than what they update.
-    """
-    sizes, layers = lowrank_sizes(backbone, rank, style, targets), adaptable(backbone)
-    chosen, entries = {name: layers[name] for name in sizes}, sum(sizes.values())
-    weights = [layer.weight for layer in chosen.values()]
-    if entries > MOST * sum(weight.numel() for weight in weights):
-        full = max(min(weight.flatten(1).shape) for weight in weights)
-        raise InputError(
-            f"rank={rank} makes pairs of {entries:.2g} numbers, more than {MOST} times the weights that they "
-            f"update, and no update of {type(backbone).__name__} has a rank above {full}; the papers use 2 to 16"
-        )
-    return {name: build_update(layer, rank, style, lora_alpha, init, sigma) for name, layer in chosen.items()}
-
-
-def lowrank_sizes(
-    backbone: nn.Module, rank: int = 8, style: Style = "loralib", targets: Targets = "blocks"
-) -> dict[str, int]:
-    """Return the number of entries of A and B together, per adapted layer; nothing is allocated."""
-    layers, update = adaptable(backbone), _style(style)
-    chosen = adapted_layers(backbone, targets)
-    return {name: sum(math.prod(shape) for shape in update.shapes(layers[name], rank)) for name in chosen}
-
-
-def _style(name: str) -> type[LowRankUpdate]:
-    check_pairs(style=name)
-    return UPDATES[name]

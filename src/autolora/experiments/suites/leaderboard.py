@@ -18,9 +18,10 @@ from autolora.experiments.config import suggestion
 from autolora.experiments.judged import JudgedRun, read_judged
 from autolora.experiments.result import RESULT
 from autolora.experiments.selection import selected_on
-from autolora.experiments.suites.pairs import Pairs, pairs_of
+from autolora.experiments.suites.pairs import pairs_of
 from autolora.models.counting import build_on_meta, count_parameters
 from autolora.models.creation import CONFIG as BUNDLE
+from autolora.models.lowrank import Pairs
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from autolora.experiments.judged_files import Images
 from autolora.experiments.result import METRICS as LINES
 from autolora.experiments.suites.grid import Job
 from autolora.experiments.suites.metrics import Metric, Row, metric
-from autolora.experiments.suites.pairs import Pairs, pairs_of
+from autolora.experiments.suites.pairs import pairs_of
 from autolora.experiments.suites.settings import Options
 from autolora.experiments.suites.store import Store
 from autolora.methods import METHODS
 from autolora.models.counting import build_on_meta, count_parameters
+from autolora.models.lowrank import Pairs
 
 HEAD_CLASSES = 10  # of the head in both papers' tables of parameters
 

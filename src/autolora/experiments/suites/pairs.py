@@ -1,26 +1,13 @@
-"""The low-rank pairs that a run's options ask for, as far as their number of parameters goes."""
+"""The low-rank pairs that a run's options ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import fields
+from typing import Any
 
 from autolora.methods import METHODS
-from autolora.models.lowrank import Style
-
-
-class Pairs(NamedTuple):
-    """What decides how many parameters pairs have.
-
-    Args:
-        rank: r of every pair.
-        style: Form of the update.
-        targets: The adapted layers, by a name or one by one; None takes those of the style's paper.
-    """
-
-    rank: int = 8
-    style: Style = "loralib"
-    targets: str | tuple[str, ...] | None = None
+from autolora.models.lowrank import Pairs
 
 
 def pairs_of(options: Mapping[str, Any]) -> Pairs | None:
@@ -28,12 +15,15 @@ def pairs_of(options: Mapping[str, Any]) -> Pairs | None:
 
     Args:
         options: Of a run: ``method``, and ``rank`` and ``method_options`` where they are set.
+
+    Raises:
+        InputError: If no pairs can be made of the options.
     """
-    method = METHODS.get(str(options["method"]))
-    if not all(hasattr(method, name) for name in Pairs._fields):
+    method, names = METHODS.get(str(options["method"])), [field.name for field in fields(Pairs)]
+    if not all(hasattr(method, name) for name in names):
         return None
     rank = {"rank": options["rank"]} if options.get("rank") else {}
     given = {**rank, **(options.get("method_options") or {})}
-    values = {name: given.get(name, getattr(method, name)) for name in Pairs._fields}
+    values = {name: given.get(name, getattr(method, name)) for name in names}
     targets = values["targets"]
     return Pairs(**{**values, "targets": targets if isinstance(targets, str) else tuple(targets)})
