@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,7 +82,8 @@ def test_figures_that_cannot_be_drawn(store: Store) -> None:
 def points(panel: Panel) -> dict[str, dict[float, float]]:
     """Return what the lines of a panel go through, by their names."""
     assert len({line.name for line in panel.series}) == len(panel.series)
-    return {line.name: dict(zip(line.x, line.y, strict=True)) for line in panel.series}
+    drawn = {line.name: zip(line.x, line.y, strict=True) for line in panel.series}
+    return {name: {x: y for x, y in pairs if not math.isnan(y)} for name, pairs in drawn.items()}
 
 
 def crossed(finished: Finished, store: Store, folder: Path) -> Table:
@@ -164,3 +166,15 @@ def test_many_names_stand_below_their_panel(finished: Finished, store: Store, tm
         return float(str(ElementTree.fromstring(svg).get("height")).removesuffix("pt"))
 
     assert height(2) == height(6) < height(7) < height(8)
+
+
+def test_a_level_of_which_nothing_is_known_leaves_a_gap(finished: Finished, store: Store, drawn: list[Panel]) -> None:
+    """A line from the level before to the one behind would show numbers that nobody has."""
+    item = small("autolora.T10")
+    missing = item.cells[2]
+    for cell in item.cells:
+        for job in cell.jobs if cell is not missing else ():
+            finished(job, 0.4)
+    as_svg(build_table(item, store))
+    (ours,) = (line for line in drawn[0].series if not line.dashed)
+    assert [math.isnan(y) for y in ours.y] == [cell is missing for cell in item.cells]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -33,7 +34,10 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Series:
-    """What one line shows: at each place the mean over seeds, and their standard deviation (0 for one seed)."""
+    """What one line shows: at each place the mean over seeds, and their standard deviation (0 for one seed).
+
+    Where nothing is known the mean is not a number, and the line has a gap: it would be a guess.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -149,10 +153,10 @@ def _along(table: Table, axis: str, levels: Sequence[Level], name: str, data: st
     for lines in found.values():
         named = _name(lines[0].labels, telling)
         numbers = {float(levels.index(line.at[axis])): line.numbers[name] for line in lines}
-        own = {place: list(number.ours.values()) for place, number in numbers.items() if number.ours}
-        printed = {place: [number.theirs] for place, number in numbers.items() if number.theirs is not None}
-        ours += [_series(named, own)] * bool(own)
-        theirs += [_series(f"{named}, theirs", printed, dashed=True)] * bool(printed)
+        own = {place: list(number.ours.values()) for place, number in numbers.items()}
+        printed = {place: [] if number.theirs is None else [number.theirs] for place, number in numbers.items()}
+        ours += [_series(named, own)] * any(own.values())
+        theirs += [_series(f"{named}, theirs", printed, dashed=True)] * any(printed.values())
     yield from ours
     if ours:
         yield from theirs
@@ -161,7 +165,8 @@ def _along(table: Table, axis: str, levels: Sequence[Level], name: str, data: st
 def _series(name: str, values: Mapping[float, Sequence[float]], *, dashed: bool = False) -> Series:
     places = sorted(values)
     spread = tuple(stdev(values[place]) if len(values[place]) > 1 else 0.0 for place in places)
-    return Series(name, tuple(places), tuple(fmean(values[place]) for place in places), spread, dashed)
+    means = tuple(fmean(values[place]) if values[place] else math.nan for place in places)
+    return Series(name, tuple(places), means, spread, dashed)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
