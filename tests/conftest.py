@@ -44,8 +44,8 @@ def messages() -> None:
 
 
 @pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Take back what ``main``, run in this process, has made of SIGTERM: who forks later passes it on."""
+def handlers() -> Iterator[None]:
+    """Take back what a test, or ``main`` in this process, has made of signals: who forks later passes it on."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

@@ -21,6 +21,7 @@ from autolora.methods import METHODS
 from autolora.methods.base import Method
 from autolora.models import build_model
 from autolora.models.bundle import save_bundle
+from autolora.models.lowrank import Pairs
 
 NAMED = ["layer1.0.conv1", "layer3.2.conv2"]  # 16 to 16 channels, and 64 to 64
 
@@ -111,3 +112,10 @@ def test_a_rank_alone_makes_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A method of a user's own may have a rank of something else."""
     monkeypatch.setitem(METHODS, "ranked", type("Ranked", (Method,), {"rank": 3, "loss": lambda *_: {}}))
     assert pairs_of({"method": "ranked"}) is None
+
+
+def test_rank_style_and_targets_make_pairs_whatever_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method of a user's own need not let the scale and the start of its pairs be chosen."""
+    options = {"rank": 3, "style": "peft", "targets": "all", "loss": lambda *_: {}}
+    monkeypatch.setitem(METHODS, "paired", type("Paired", (Method,), options))
+    assert pairs_of({"method": "paired", "rank": 2}) == Pairs(2, "peft", "all")

@@ -252,16 +252,14 @@ class Terminated(KeyboardInterrupt):
 
 
 @pytest.fixture
-def signals() -> Iterator[None]:
+def signals() -> None:
     """SIGINT and SIGTERM as the command line has them, also where these tests run in the background."""
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate), signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGTERM, before[0])
-    signal.signal(signal.SIGINT, before[1])
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.usefixtures("signals")

@@ -1,13 +1,14 @@
-"""The low-rank pairs that a run's options ask for."""
+"""The low-rank pairs that a run's options ask for, as far as their number of parameters goes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from autolora.methods import METHODS
 from autolora.models.lowrank import Pairs
+
+COUNTED = ("rank", "style", "targets")  # what decides how many parameters pairs have
 
 
 def pairs_of(options: Mapping[str, Any]) -> Pairs | None:
@@ -19,11 +20,11 @@ def pairs_of(options: Mapping[str, Any]) -> Pairs | None:
     Raises:
         InputError: If no pairs can be made of the options.
     """
-    method, names = METHODS.get(str(options["method"])), [field.name for field in fields(Pairs)]
-    if not all(hasattr(method, name) for name in names):
+    method = METHODS.get(str(options["method"]))
+    if not all(hasattr(method, name) for name in COUNTED):
         return None
     rank = {"rank": options["rank"]} if options.get("rank") else {}
     given = {**rank, **(options.get("method_options") or {})}
-    values = {name: given.get(name, getattr(method, name)) for name in names}
+    values = {name: given.get(name, getattr(method, name)) for name in COUNTED}
     targets = values["targets"]
     return Pairs(**{**values, "targets": targets if isinstance(targets, str) else tuple(targets)})
